@@ -1,0 +1,39 @@
+# One command locally is the same command in CI. `make env` runs by itself when pyproject.toml or constraints.txt change.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp-env
+
+.PHONY: env demo test lint format clean
+
+env: $(STAMP)
+
+# torch comes first and alone, so that pip takes the build that suits the machine (CPU or CUDA) before anything asks for it.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[test,lint,examples]'
+	touch $@
+
+demo: env
+	$(BIN)/implicitdsl check examples
+	$(BIN)/implicitdsl explain examples/digits/deq.imp
+	$(BIN)/python examples/digits/train.py
+
+test: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find implicitdsl tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
