@@ -1,0 +1,54 @@
+"""Descriptors by which solvers and families introduce themselves without importing what runs them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of a method: `kind` is "float", "int", "bool" or "name"; values must lie in [lo, hi] (open at lo if `above`)."""
+
+    name: str
+    kind: str
+    default: object
+    doc: str
+    lo: float | None = None
+    hi: float | None = None
+    above: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """A solver or a backward rule, as `using` names it.
+
+    `suits(facts, sizes)` gives (True, reason) or (False, what is missing); facts are by name as in `ground.facts.Fact`.
+    `code` is "module:attribute", imported only when a layer is lowered.
+    """
+
+    name: str
+    sentence: str  # "root", "ode", "optimum", …
+    role: str  # "forward" or "backward"
+    options: tuple[Option, ...]
+    doc: str
+    code: str | None = None
+    suits: Callable[[Mapping[str, Any], Mapping[str, int | None]], tuple[bool, str]] | None = None
+
+    def load(self) -> Any:
+        """Import what runs it."""
+        assert self.code is not None
+        module, _, attribute = self.code.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A sentence and its methods, in order of preference. `lower` is "module:function", or None while not lowered yet (IMP910)."""
+
+    sentence: str
+    methods: tuple[Method, ...]
+    lower: str | None
+    title: str

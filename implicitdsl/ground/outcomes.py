@@ -1,0 +1,32 @@
+"""How a solve of one sample ended. The integer travels in `report.status`, the text is advice."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Outcome(IntEnum):
+    """Status of one sample."""
+
+    CONVERGED = 0
+    RUNNING = 1
+    MAX_ITERATIONS = 2
+    DIVERGED = 3
+    NOT_FINITE = 4
+    STALLED = 5
+    SINGULAR = 6
+
+    @property
+    def advice(self) -> str:
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Outcome.CONVERGED: "converged",
+    Outcome.RUNNING: "still running",
+    Outcome.MAX_ITERATIONS: "reached max_iter; raise max_iter, loosen tol, or choose another solver with `using`",
+    Outcome.DIVERGED: "iterates grow without bound; the map may have no solution near the start, try `using newton` or a contraction such as SpectralBall",
+    Outcome.NOT_FINITE: "NaN or infinity in the inputs or the iterates of this sample",
+    Outcome.STALLED: "the residual stopped decreasing before the tolerance; there may be no solution, or the start is poor",
+    Outcome.SINGULAR: "the Jacobian is singular at the solution; the implicit derivative does not exist there",
+}

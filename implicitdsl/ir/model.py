@@ -1,0 +1,154 @@
+"""A checked layer: symbols, definitions, blocks and outputs over one DAG. Immutable, torch-free, picklable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from implicitdsl.ground.source import Source, Span
+
+from .dims import Dim, Shape
+from .nodes import Expr
+
+
+@dataclass(frozen=True, slots=True)
+class SetInfo:
+    """A set with resolved arguments. `name` is "R", "positive", "nonneg", "open" ((a, b)), "closed" ([a, b]), "simplex", "ball",
+    "sphere", "PSD", "PD", "Sym", "Skew", "Orth", "Stiefel", "SpectralBall", "Monotone"; `args` are its numbers after the
+    dimensions (bounds, radius, rate, margin); `shape` is the whole shape of an element; `base` the shape of one factor."""
+
+    name: str
+    args: tuple[float, ...]
+    shape: Shape
+    text: str  # as printed, `SpectralBall(n, 0.9)`
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """An initial value: `kind` is "default", "zeros", "ones", "eye", "normal" (mean, std), "uniform" (lo, hi) or "literal"."""
+
+    kind: str
+    args: tuple[float, ...] = ()
+    literal: tuple[object, ...] | float | None = None  # nested tuples of floats
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A given, param, const or unknown."""
+
+    name: str
+    node: Expr
+    set: SetInfo
+    init: Init = Init("default")
+    span: Span | None = None
+    filled: bool = False  # a default of a bare text
+
+    @property
+    def shape(self) -> Shape:
+        return self.node.shape
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A `fn` or a sub-layer of `let`: argument shapes, result shapes, and where it comes from.
+
+    `path` is `pkg.mod:Class`; `layer` the sub-layer's model with `sizes`, its dimensions in terms of ours.
+    """
+
+    name: str
+    args: tuple[Shape, ...]
+    results: tuple[Shape, ...]
+    path: str | None = None
+    layer: Model | None = None
+    sizes: tuple[tuple[str, Dim], ...] = ()
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """`lhs op rhs`, op one of = <= >= >> << in; `index` are enclosing binders (name, lo, hi) of a constraint list.
+
+    For op "in", `rhs` is lhs and `set` is given. Chains are split: `0 <= z <= 1` gives two with the same label.
+    """
+
+    lhs: Expr
+    op: str
+    rhs: Expr
+    span: Span
+    label: str | None = None
+    index: tuple[tuple[str, Dim, Dim], ...] = ()
+    set: SetInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """An independent variable's range: an interval with end points, or a grid."""
+
+    name: str
+    node: Expr
+    lo: Expr
+    hi: Expr
+    points: Dim | None = None  # of a grid
+    periodic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """One slot of `using`: method name and options, with spans for messages."""
+
+    method: str
+    values: tuple[tuple[str, object], ...] = ()
+    span: Span | None = None
+
+    def get(self, key: str, default: object = None) -> object:
+        return dict(self.values).get(key, default)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What `using` asked for; None: the planner decides."""
+
+    forward: Options | None = None
+    backward: Options | None = None
+    start: Expr | str | None = None
+    on_failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One `find` or `argmin`. `sentence` is "root", "ode", "sde", "pde" or "optimum"."""
+
+    sentence: str
+    unknowns: tuple[Symbol, ...]
+    equations: tuple[Equation, ...]
+    span: Span
+    objective: Expr | None = None
+    sense: str = "min"
+    domains: tuple[Domain, ...] = ()
+    until: tuple[Equation, ...] = ()
+    wishes: Wishes = Wishes()
+
+
+@dataclass(frozen=True, slots=True)
+class OutputValue:
+    """A returned value and its (unique) name."""
+
+    name: str
+    expr: Expr
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A layer. `blocks` are in dependency order. `definitions` maps a DEFINITION symbol to its expression, in order of use."""
+
+    name: str | None
+    dims: tuple[str, ...]
+    givens: tuple[Symbol, ...]
+    params: tuple[Symbol, ...]
+    consts: tuple[Symbol, ...]
+    opaques: tuple[Opaque, ...]
+    definitions: tuple[tuple[Expr, Expr], ...]
+    blocks: tuple[Block, ...]
+    outputs: tuple[OutputValue, ...]
+    source: Source = field(repr=False)
+    span: Span = Span(0, 0)

@@ -1,0 +1,1 @@
+"""Floor 2: text to tokens to `ast.Program`, and back (`printer`)."""
