@@ -1,14 +1,19 @@
-"""What a function of the language must say about itself. The functions are in `functions/`, one file a function or tiny kin."""
+"""What a function of the language must say about itself. They are in `functions/`, one file a function or tiny kin."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from implicitdsl.ground.facts import Curvature, Interval, Monotone, Smoothness
+from implicitdsl.ground.source import Span
 
-from .dims import Shape
-from .nodes import Expr
+from .dims import Shape, show_shape
+from .nodes import Expr, node
+
+EVERYTHING = Interval()
+NORMS = {"2": "norm", "1": "norm_1", "inf": "norm_inf", "F": "norm_F"}
+"""The function that a norm's mark stands for: `||x||_1` is `norm_1(x)`."""
 
 
 class TypeRuleError(Exception):
@@ -23,14 +28,19 @@ class TypeRuleError(Exception):
 class Function:
     """A function: type rule, torch spelling, derivative and facts. Immutable and torch-free.
 
+    `build(args)` types a call and makes its node: it is all that the checker needs.
     `shape(args)` gives the result's shape from the arguments' shapes or raises TypeRuleError.
-    `elementwise`: the result has the (one non-scalar) shape of the arguments; `shape` may then be None.
+    `elementwise`: the result has the (one non-scalar) shape of the arguments; `shape` is then None.
+    `builder(args)` makes the result from core operations instead of a `call` node (sum, diag, I, …); it raises TypeRuleError
+    itself. Arguments that are dimensions (`I(n)`, `reshape(x, m, n)`) are `dim` or integral `num` nodes.
     `torch` is the spelling: a format string over `{0}`, `{1}`, … for elementwise functions ("torch.tanh({0})");
-    for others a name in `lowering.ops` called as `ops.NAME(args…)`, which knows the core ranks of its arguments.
-    `jvp(call, tangents)` is the directional derivative as an expression that is linear in the tangents, built with `ir.build`
-    from the call node, its arguments and the tangents (None for an argument that does not vary).
-    Facts: `range` of the values given nothing about the arguments, `lipschitz` (elementwise: sup |f'|; None unbounded),
-    `smoothness`, `curvature` and `monotone` per argument (elementwise scalar sense).
+    for others a name in `lowering.ops` called as `ops.NAME(args…)`, which knows the core ranks of its arguments;
+    "" for a function that builds core operations only, for then no `call` node bears its name.
+    `jvp(call, tangents)` is the directional derivative as an expression that is linear in the tangents, built with
+    `ir.build` from the call node, its arguments and the tangents (None for an argument that does not vary).
+    `transpose(call, i, g)` is the cotangent of argument i of a function that is linear in it (only internal ones).
+    Facts: `range` of the values given nothing about the arguments, `lipschitz` (elementwise: sup |f'|, else the
+    constant in the Euclidean norm; None unbounded), `smoothness`, `curvature` and `monotone` in each argument.
     """
 
     name: str
@@ -39,10 +49,51 @@ class Function:
     jvp: Callable[[Expr, Sequence[Expr | None]], Expr]
     elementwise: bool = False
     shape: Callable[[Sequence[Shape]], Shape] | None = None
-    range: Interval = Interval()
+    builder: Callable[[Sequence[Expr]], Expr] | None = None
+    transpose: Callable[[Expr, int, Expr], Expr] | None = None
+    range: Interval = EVERYTHING
     lipschitz: float | None = None
     smoothness: Smoothness = Smoothness.SMOOTH
     curvature: Curvature = Curvature.UNKNOWN
     monotone: Monotone = Monotone.UNKNOWN
     internal: bool = False  # only produced by derivatives, not a name users can write
     latex: str | None = None  # e.g. r"\tanh", default \operatorname{name}
+
+    def build(self, args: Sequence[Expr], span: Span | None = None) -> Expr:
+        """The expression `name(args)`. Raises TypeRuleError: IMP112 for a wrong number of arguments, IMP2xx for shapes."""
+        least, most = self.arity
+        if len(args) < least or (most is not None and len(args) > most):
+            raise TypeRuleError("IMP112", f"`{self.name}` takes {_count(least, most)}, got {len(args)}")
+        if self.builder is not None:
+            result = self.builder(args)
+            if result.span is None and result not in args:
+                result.span = span
+            return result
+        shapes = [a.shape for a in args]
+        shape = self.shape(shapes) if self.shape is not None else elementwise_shape(self.name, shapes)
+        return node("call", tuple(args), (self.name,), shape, span)
+
+
+Functions = Mapping[str, Function]
+"""Functions by name, as the passes receive them."""
+
+
+def elementwise_shape(name: str, shapes: Sequence[Shape]) -> Shape:
+    """The shape of the result of an elementwise function. Raises TypeRuleError IMP208: only scalars broadcast."""
+    result: Shape = ()
+    for k, shape in enumerate(shapes):
+        if shape and result and shape != result:
+            message = (
+                f"`{name}` is elementwise, but its arguments have shapes {show_shape(result)} and {show_shape(shape)}"
+            )
+            raise TypeRuleError("IMP208", message, k)
+        result = result or shape
+    return result
+
+
+def _count(least: int, most: int | None) -> str:
+    if most is None:
+        return f"at least {least} argument{'s' * (least != 1)}"
+    if least == most:
+        return f"{least} argument{'s' * (least != 1)}"
+    return f"{least} to {most} arguments"

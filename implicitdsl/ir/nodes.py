@@ -11,7 +11,7 @@
 | matmul | a, b | | matrix-matrix, matrix-vector, vector-matrix, or dot of two vectors |
 | outer | a, b | | a bᵀ of vectors |
 | transpose | A | | of a matrix |
-| index | a | items | items are ("at", Dim) / ("slice", lo, hi) for each leading axis; missing axes are whole |
+| index | a | items | attrs = (items,): ("at", Dim) / ("slice", lo, hi) for each leading axis; missing axes are whole |
 | embed | g | items | the adjoint of index: zeros of the node's shape with g placed at items |
 | sum | a | | sum of all elements |
 | diag | v | | diagonal matrix of a vector |
@@ -21,10 +21,10 @@
 | reshape | a | | to the node's shape |
 | call | a, … | function name | a function of the language, see `functions/` |
 | sum_for, stack_for | body | index, lo, hi | Σ over / stack over index in [lo, hi) |
-| apply | x, … | fn, output | an opaque `fn` or sub-layer |
+| apply | x, … | fn, output | an opaque `fn` or sub-layer; fn may be a derived name, see `ir.binders.OpaqueName` |
 | apply_jvp | x…, t… | fn, output | its Jacobian-vector product: as many tangents as arguments |
 | apply_vjp | x…, g | fn, output, i | its vector-Jacobian product with respect to argument i |
-| grad, jac, div, hess | body, bound, point | | derivative of body by the symbol bound, evaluated at bound = point; `calculus` expands it |
+| grad, jac, divergence, hess | body, bound, point | | derivative of body by the symbol bound, evaluated at bound = point; `calculus` expands it |
 | deriv | u | order, variable | dᵏu/dtᵏ of an unknown, in relations only |
 | at | u, t, … | | an unknown of independent variables at a point |
 | dual | | label | a constraint's multiplier, in outputs only |
@@ -52,7 +52,7 @@ class Role(Enum):
     VARIABLE = "variable"  # time or space
     DIFFERENTIAL = "differential"  # dz, dt, dW
     DEFINITION = "definition"  # a name of `where`, kept for readable output; `Model.definitions` holds its value
-    BOUND = "bound"  # of grad/jac/div/hess, of a definition with arguments
+    BOUND = "bound"  # of grad/jac/divergence/hess, of a definition with arguments
     TANGENT = "tangent"
     COTANGENT = "cotangent"
     HOISTED = "hoisted"  # a loop invariant computed before the solve
@@ -155,17 +155,18 @@ def walk(*roots: Expr) -> Iterator[Expr]:
 
 
 def symbols(*roots: Expr) -> frozenset[Expr]:
-    """The free symbols (the bound one of grad/jac/div/hess excluded outside its body)."""
+    """The free symbols (the bound one of grad/jac/divergence/hess excluded outside its body)."""
+    none: frozenset[Expr] = frozenset()
     memo: dict[Expr, frozenset[Expr]] = {}
     for e in walk(*roots):
         if e.op == "sym":
             memo[e] = frozenset((e,))
-        elif e.op in ("grad", "jac", "div", "hess"):
+        elif e.op in ("grad", "jac", "divergence", "hess"):
             body, bound, point = e.args
             memo[e] = (memo[body] - {bound}) | memo[point]
         else:
-            memo[e] = frozenset().union(*(memo[a] for a in e.args))
-    return frozenset().union(*(memo[r] for r in roots))
+            memo[e] = none.union(*(memo[a] for a in e.args))
+    return none.union(*(memo[r] for r in roots))
 
 
 def depends(e: Expr, on: frozenset[Expr] | set[Expr]) -> bool:
