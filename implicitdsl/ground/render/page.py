@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
 
 from ..codes import CODES
@@ -23,7 +23,8 @@ def nearest(code: str) -> str:
     """The existing code that shares the longest beginning with `code`; of several, the one with the nearest number."""
 
     def likeness(other: str) -> tuple[int, int]:
-        return len(commonprefix([code, other])), -abs(int(code[3:] or 0) - int(other[3:]))
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(code, other, strict=False)))
+        return shared, -abs(int(code[3:] or 0) - int(other[3:]))
 
     return max(CODES, key=likeness)
 
