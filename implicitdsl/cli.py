@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """`--version`; the metadata is only read when asked for."""
+    """`--version`."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         print(f"implicitdsl {_version()}")
@@ -114,9 +114,9 @@ class _Version(argparse.Action):
 
 
 def _version() -> str:
-    from importlib.metadata import version
+    from . import __version__
 
-    return version("implicitdsl")
+    return __version__
 
 
 # check

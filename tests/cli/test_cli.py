@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import os
@@ -262,7 +263,8 @@ def test_version(capsys: Capture) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
     assert stop.value.code == 0
-    assert capsys.readouterr().out == "implicitdsl 0.1.0\n"
+    assert capsys.readouterr().out == f"implicitdsl {implicitdsl.__version__}\n"
+    assert importlib.metadata.version("implicitdsl") == implicitdsl.__version__
 
 
 def test_a_closed_pipe_is_not_an_error() -> None:
