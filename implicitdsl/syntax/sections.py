@@ -1,0 +1,123 @@
+"""Cuts a file's tokens into layers and sections at their keywords, and finds keywords that were meant as names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from implicitdsl.ground.diagnostics import Applicability, Diagnostic, Edit, Fix
+from implicitdsl.ground.source import Source
+
+from .derivatives import Scope, readings
+from .tokens import INFIX, OPENERS, OPERATORS, SECTIONS, SEPARATORS, Token
+
+# What cannot follow a section's keyword, so the keyword was meant as a name.
+_AFTER_NAME = (INFIX | SEPARATORS | frozenset("IN COLON RPAR RSQB RBRACE TRANSPOSE SUPERSCRIPT".split())) - {"NEWLINE"}
+# What a section cannot follow on the same line.
+_BEFORE_NAME = (OPERATORS | OPENERS | {"IN", "FOR"}) - {"BAR", "DBAR"}
+_CLAUSES = frozenset(("IN", "FOR", "UNTIL"))
+_CONTINUES_BLOCK = frozenset(("FIND", "ARGMIN", "ARGMAX", "BARE"))
+_MARKS = frozenset(("ARGMIN", "ARGMAX", "BARE"))
+
+
+@dataclass(slots=True)
+class RawLayer:
+    """A layer before its sections are read: the tokens of its header (none in a bare text) and of each section.
+
+    A section that does not begin with a keyword stands outside any section.
+    """
+
+    header: list[Token] | None
+    sections: list[list[Token]] = field(default_factory=list[list[Token]])
+
+
+def keywords_as_names(tokens: list[Token], source: Source, found: list[Diagnostic]) -> list[Token]:
+    """`tokens` in which a keyword at a name's place is a NAME, reported as IMP016."""
+    kept: list[Token] = []
+    for i, t in enumerate(tokens):
+        if (t.type in SECTIONS and t.type not in _MARKS) or t.type in _CLAUSES:
+            before = tokens[i - 1] if i else None
+            after = tokens[i + 1].type if i + 1 < len(tokens) else "NEWLINE"
+            if _is_name(t, before, after):
+                t = t._replace(type="NAME")
+                found.append(keyword_as_name(t, source))
+        kept.append(t)
+    return kept
+
+
+def keyword_as_name(t: Token, source: Source) -> Diagnostic:
+    """IMP016 at a keyword that stands where a name belongs."""
+    fix = Fix(f"rename it, for example `{t.text}_`", (Edit(t.span, f"{t.text}_"),), Applicability.SAFE)
+    return Diagnostic("IMP016", f"`{t.text}` is a keyword and cannot be a name", t.span, source, fixes=(fix,))
+
+
+def _is_name(t: Token, before: Token | None, after: str) -> bool:
+    if t.type in SECTIONS:
+        same_line = before is not None and before.type != "NEWLINE"
+        return after in _AFTER_NAME or (same_line and before is not None and before.type in _BEFORE_NAME)
+    if before is None or not (before.type in SECTIONS or before.type in SEPARATORS):
+        return False
+    return after in ("IN", "EQ") if t.type != "FOR" else after in ("IN", "EQ", "COMMA", "SEMICOLON")
+
+
+def cut(tokens: list[Token]) -> list[RawLayer]:
+    """The layers of a file. The first one has no header; it holds imports and what stands before any `layer`."""
+    layers = [RawLayer(None)]
+    current: list[Token] = []
+    for i, t in enumerate(tokens):
+        if t.type in SECTIONS:
+            if t.type == "LAYER":
+                layers.append(RawLayer([t]))
+                current = layers[-1].header or []
+            else:
+                current = [t]
+                layers[-1].sections.append(current)
+        elif current and current[0].type == "LAYER":
+            if t.type == "NEWLINE" and (current[-1].type == "COLON" or not _open(current)):
+                current = []
+            else:
+                current.append(t)
+                if t.type == "COLON":
+                    current = []
+        elif current:
+            current.append(t)
+        elif t.type != "NEWLINE":
+            current = [t]
+            layers[-1].sections.append(current)
+    return layers
+
+
+def _open(tokens: list[Token]) -> bool:
+    return sum((t.type == "LPAR") - (t.type == "RPAR") for t in tokens) > 0
+
+
+def bare_relations(layer: RawLayer, scope: Scope) -> None:
+    """In a text without `layer`: gives lines that begin with a derivative, outside any block, a section of their own."""
+    sections: list[list[Token]] = []
+    for section in layer.sections:
+        kind = section[0].type
+        if kind in _CONTINUES_BLOCK:
+            sections.append(section)
+            continue
+        start = 0
+        for i, t in enumerate(section):
+            at_line_start = i == 0 or section[i - 1].type == "NEWLINE"
+            if at_line_start and t.text not in scope.declared and _derivative_relation(section, i):
+                if i > start:
+                    sections.append(section[start:i])
+                sections.append([Token("BARE", "", t.start, t.start), *section[i:]])
+                start = len(section)
+                break
+        if start < len(section):
+            sections.append(section[start:])
+    layer.sections = sections
+
+
+def _derivative_relation(tokens: list[Token], i: int) -> bool:
+    """Whether the line at `i` has a tight derivative at the left of its first `=`."""
+    first = next(iter(readings(tokens, i)), None)
+    j = i + first.length if first else i
+    while j < len(tokens) and tokens[j].type not in ("EQ", "NEWLINE", "COMMA", "SEMICOLON"):
+        if first is None:
+            first = next(iter(readings(tokens, j)), None)
+        j += 1
+    return first is not None and j < len(tokens) and tokens[j].type == "EQ"
