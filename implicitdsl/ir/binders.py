@@ -10,6 +10,7 @@ from . import arith, arrays
 from .arrays import items_of
 from .dims import ONE, ZERO, Dim, Shape, show_shape
 from .names import as_dimension as _dim
+from .names import binder_of as binder_of
 from .names import free_names, index_value
 from .nodes import Expr, node, num
 

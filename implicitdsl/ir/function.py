@@ -28,27 +28,29 @@ class TypeRuleError(Exception):
 class Function:
     """A function: type rule, torch spelling, derivative and facts. Immutable and torch-free.
 
-    `build(args)` types a call and makes its node: it is all that the checker needs.
-    `shape(args)` gives the result's shape from the arguments' shapes or raises TypeRuleError.
-    `elementwise`: the result has the (one non-scalar) shape of the arguments; `shape` is then None.
-    `builder(args)` makes the result from core operations instead of a `call` node (sum, diag, I, …); it raises TypeRuleError
-    itself. Arguments that are dimensions (`I(n)`, `reshape(x, m, n)`) are `dim` or integral `num` nodes.
-    `torch` is the spelling: a format string over `{0}`, `{1}`, … for elementwise functions ("torch.tanh({0})");
-    for others a name in `lowering.ops` called as `ops.NAME(args…)`, which knows the core ranks of its arguments;
-    "" for a function that builds core operations only, for then no `call` node bears its name.
+    `shape(args)` gives the result's shape from the arguments' shapes or raises TypeRuleError. `elementwise` functions
+    have the (one non-scalar) shape of the arguments and no such rule. Where arguments are dimensions (`I(n)`,
+    `reshape(x, m, n)`: `dim` or integral `num` nodes), `typing(args)` reads them. The method `type` is all three.
+    `builder(args)` makes the result, of well-typed arguments, from core operations instead of a `call` node (sum,
+    diag, I, …).
+    `torch` is the spelling: with braces a format string over the arguments `{0}`, `{1}`, … ("torch.tanh({0})"; `ops.`
+    in it is `lowering.ops`); without, a name in `lowering.ops` called as `ops.NAME(args…)`, which knows the core
+    ranks of its arguments; "", and no `jvp`, where the builder never makes a `call` node of this name.
     `jvp(call, tangents)` is the directional derivative as an expression that is linear in the tangents, built with
     `ir.build` from the call node, its arguments and the tangents (None for an argument that does not vary).
     `transpose(call, i, g)` is the cotangent of argument i of a function that is linear in it (only internal ones).
     Facts: `range` of the values given nothing about the arguments, `lipschitz` (elementwise: sup |f'|, else the
-    constant in the Euclidean norm; None unbounded), `smoothness`, `curvature` and `monotone` in each argument.
+    constant in the Euclidean norm; None: unbounded or not known), `smoothness`, `curvature` and `monotone` in each
+    argument.
     """
 
     name: str
     arity: tuple[int, int | None]
-    torch: str
-    jvp: Callable[[Expr, Sequence[Expr | None]], Expr]
+    torch: str = ""
+    jvp: Callable[[Expr, Sequence[Expr | None]], Expr] | None = None
     elementwise: bool = False
     shape: Callable[[Sequence[Shape]], Shape] | None = None
+    typing: Callable[[Sequence[Expr]], Shape] | None = None
     builder: Callable[[Sequence[Expr]], Expr] | None = None
     transpose: Callable[[Expr, int, Expr], Expr] | None = None
     range: Interval = EVERYTHING
@@ -59,19 +61,26 @@ class Function:
     internal: bool = False  # only produced by derivatives, not a name users can write
     latex: str | None = None  # e.g. r"\tanh", default \operatorname{name}
 
-    def build(self, args: Sequence[Expr], span: Span | None = None) -> Expr:
-        """The expression `name(args)`. Raises TypeRuleError: IMP112 for a wrong number of arguments, IMP2xx for shapes."""
+    def type(self, args: Sequence[Expr]) -> Shape:
+        """The shape of `name(args)`. Raises TypeRuleError: IMP112 for the number of arguments, IMP2xx for shapes."""
         least, most = self.arity
         if len(args) < least or (most is not None and len(args) > most):
             raise TypeRuleError("IMP112", f"`{self.name}` takes {_count(least, most)}, got {len(args)}")
-        if self.builder is not None:
-            result = self.builder(args)
-            if result.span is None and result not in args:
-                result.span = span
-            return result
+        if self.typing is not None:
+            return self.typing(args)
         shapes = [a.shape for a in args]
-        shape = self.shape(shapes) if self.shape is not None else elementwise_shape(self.name, shapes)
-        return node("call", tuple(args), (self.name,), shape, span)
+        return self.shape(shapes) if self.shape is not None else elementwise_shape(self.name, shapes)
+
+    def build(self, args: Sequence[Expr], span: Span | None = None) -> Expr:
+        """The expression `name(args)`. Raises TypeRuleError as `type` does."""
+        shape = self.type(args)
+        if self.builder is None:
+            return node("call", tuple(args), (self.name,), shape, span)
+        result = self.builder(args)
+        assert result.shape == shape, f"{self.name}: built {show_shape(result.shape)}, typed {show_shape(shape)}"
+        if result.span is None and result not in args:
+            result.span = span
+        return result
 
 
 Functions = Mapping[str, Function]
