@@ -1,0 +1,174 @@
+"""Differential equations: evolution equations, initial conditions, linearity in the noise (IMP301, 302, 501, 502, 505)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from implicitdsl.ground.source import Span
+from implicitdsl.ir.model import Domain, Equation, Symbol
+from implicitdsl.ir.nodes import Expr, Role, symbols, walk
+from implicitdsl.syntax import ast
+
+from .calls import Calls, inline, number_of
+from .report import unsafe
+
+
+def orders(e: Expr, variable: str) -> dict[str, int]:
+    """The highest derivative by a variable of each unknown that occurs."""
+    found: dict[str, int] = {}
+    for n in walk(e):
+        if n.op == "deriv" and n.attrs[1] == variable:
+            order = n.attrs[0]
+            assert isinstance(order, int)
+            found[n.args[0].name] = max(found.get(n.args[0].name, 0), order)
+    return found
+
+
+def is_condition(equation: Equation) -> Expr | None:
+    """The side that takes a state at a point, `z(0)` or `dq/dt(0)`, if the relation is such a condition."""
+    for side in (equation.lhs, equation.rhs):
+        if side.op == "at":
+            return side
+    return None
+
+
+def check_dynamics(
+    calls: Calls,
+    find: ast.Find,
+    sentence: str,
+    unknowns: Sequence[Symbol],
+    equations: Sequence[Equation],
+    texts: Sequence[str],
+    domains: Sequence[Domain],
+    definitions: Mapping[Expr, Expr],
+) -> None:
+    """One evolution equation an unknown, and a condition for every order of it."""
+    time = domains[-1].name if domains else "t"
+    for candidate in domains:  # the variable by which first-order evolution is written
+        if candidate.points is None:
+            time = candidate.name
+    evolution = [(e, t) for e, t in zip(equations, texts, strict=True) if is_condition(e) is None]
+    conditions = [c for e in equations if (c := is_condition(e)) is not None]
+    found: dict[str, int] = {}
+    owner: dict[str, str] = {}
+    for equation, text in evolution:
+        sides = (inline(equation.lhs, dict(definitions)), inline(equation.rhs, dict(definitions)))
+        highest = [orders(s, time) for s in sides]
+        here = {name: max(h.get(name, 0) for h in highest) for h in highest for name in h}
+        if sentence == "sde":
+            here |= {s.name[1:]: 1 for side in sides for s in symbols(side) if s.role is Role.DIFFERENTIAL and s.name[1:] in {u.name for u in unknowns}}
+        if not here and sentence != "pde":
+            states = {s.name for side in sides for s in symbols(side) if s.role is Role.UNKNOWN} & {u.name for u in unknowns}
+            if not states:
+                calls.report.add("IMP303", f"equation `{text}` contains no unknown of this block", equation.span, help="move it to `where`")
+            continue
+        for name, order in here.items():
+            if name in owner and order >= found[name] and len(here) == 1:
+                calls.report.add("IMP302", f"two equations for the evolution of `{name}`: `{owner[name]}` and `{text}`", equation.span)
+                return
+            if order > found.get(name, 0):
+                found[name], owner[name] = order, text
+    dynamic = [u for u in unknowns if u.name in found]
+    for u in unknowns:
+        if u.name not in found and len(evolution) < len(unknowns):
+            calls.report.add(
+                "IMP301",
+                f"no equation says how `{u.name}` evolves: {len(unknowns)} {'unknown' if len(unknowns) == 1 else 'unknowns'}, "
+                f"{len(evolution)} evolution {'equation' if len(evolution) == 1 else 'equations'}",
+                u.span or find.span,
+                help=f"add `d{u.name}/d{time} = …`",
+            )
+            return
+    if len(evolution) > len(unknowns):
+        calls.report.add(
+            "IMP302", f"{len(unknowns)} unknowns of {time}, but {len(evolution)} evolution equations: `{evolution[-1][1]}` is one too many", evolution[-1][0].span
+        )
+        return
+    conditions_for(calls, find, sentence, dynamic, found, owner, conditions, time, domains)
+    if sentence == "sde":
+        noise_is_linear(calls, evolution, definitions)
+
+
+def conditions_for(
+    calls: Calls,
+    find: ast.Find,
+    sentence: str,
+    dynamic: Sequence[Symbol],
+    found: Mapping[str, int],
+    owner: Mapping[str, str],
+    conditions: Sequence[Expr],
+    time: str,
+    domains: Sequence[Domain],
+) -> None:
+    """IMP501 and IMP502."""
+    end = Span(find.span.end, find.span.end)
+    start = "0"
+    for d in domains:
+        if d.name == time:
+            value = number_of(d.lo)
+            start = f"{value:g}" if value is not None else calls.report.source.at(d.lo.span) if d.lo.span else d.lo.name
+    for u in dynamic:
+        own = [c for c in conditions if (c.args[0].args[0] if c.args[0].op == "deriv" else c.args[0]) is u.node]
+        have = {c.args[0].attrs[0] if c.args[0].op == "deriv" else 0 for c in own}
+        for order in range(found[u.name]):
+            if order in have:
+                continue
+            state = u.name if order == 0 else f"d{u.name}/d{time}" if order == 1 else f"d{order}{u.name}/d{time}{order}"
+            inputs = [e.name for e in calls.context.sets.scope_root().entities("given") if e.node is not None and e.node.shape == u.shape]
+            if sentence == "pde":
+                where = ", ".join([d.name for d in domains if d.name != time] + [start])
+                text = f"{state}({where}) = {inputs[0] if inputs else state + '0'}"
+            else:
+                text = f"{state}({start}) = {inputs[0] if inputs else u.name + '0'}"
+            if order == 0:
+                calls.report.add(
+                    "IMP501",
+                    f"no initial condition for `{u.name}` at {time} = {start}",
+                    u.span or find.span,
+                    notes=(f"it evolves by `{owner[u.name]}`",),
+                    fixes=(unsafe(f"add `{text}`", (end, f", {text}")),),
+                )
+            else:
+                others = ", ".join(f"`{t}`" for t in [f"{u.name}({start})", *(["d" + u.name + "/d" + time + f"({start})"] if order > 1 else [])])
+                calls.report.add(
+                    "IMP502",
+                    f"the equation for `{u.name}` is of order {found[u.name]}: besides {others} it needs `{state}({start})`",
+                    u.span or find.span,
+                    notes=(f"it evolves by `{owner[u.name]}`",),
+                    fixes=(unsafe(f"add `{text.split('=')[0].strip()} = 0`", (end, f", {text.split('=')[0].strip()} = 0")),),
+                )
+
+
+def noise_is_linear(calls: Calls, evolution: Sequence[tuple[Equation, str]], definitions: Mapping[Expr, Expr]) -> None:
+    """IMP505: every term of `dz = f dt + g dW` has exactly one differential as a factor."""
+    for equation, text in evolution:
+        for side in (equation.lhs, equation.rhs):
+            e = inline(side, dict(definitions))
+            degree: dict[Expr, int | None] = {}  # None: not homogeneous of degree 0 or 1
+            for n in walk(e):
+                degrees = [degree[a] for a in n.args]
+                if n.op == "sym":
+                    degree[n] = 1 if n.role is Role.DIFFERENTIAL else 0
+                elif any(d is None for d in degrees):
+                    degree[n] = None
+                elif not any(degrees):
+                    degree[n] = 0
+                elif n.op in ("mul", "matmul", "outer"):
+                    degree[n] = 1 if sum(d or 0 for d in degrees) == 1 else None
+                elif n.op == "div":
+                    degree[n] = 1 if degrees == [1, 0] else None
+                elif n.op in ("neg", "transpose", "index", "sum", "diag", "diagonal", "stack", "concat", "reshape", "sum_for", "stack_for", "add"):
+                    degree[n] = 1 if all(d == 1 for d in degrees) else None
+                else:
+                    degree[n] = None
+                if degree[n] is None:
+                    calls.report.add(
+                        "IMP505",
+                        f"`{calls.report.source.at(n.span) if n.span else text}` is not linear in the differentials",
+                        n.span or equation.span,
+                        notes=(f"in `{text}`", "an Itô equation reads dz = f(z, t) dt + g(z, t) dW"),
+                    )
+                    return
+            if degree[e] == 0 and not (e.op == "num" and e.number == 0.0):
+                calls.report.add("IMP505", f"`{text}` has a side without a differential", equation.span, help="every term needs `dt` or `dW`")
+                return

@@ -1,0 +1,173 @@
+"""`using`: names of methods, their options and values (IMP701–704)."""
+
+from __future__ import annotations
+
+from implicitdsl.ground.methods import Family, Method
+from implicitdsl.ir.dims import show_shape
+from implicitdsl.ir.model import Options, Wishes
+from implicitdsl.ir.nodes import Expr
+from implicitdsl.syntax import ast
+
+from .calls import Calls
+from .report import nearest, safe
+from .sets import literal
+from .trees import unwrap
+
+POLICIES = ("warn", "raise", "nan")
+SENTENCE_WORDS = {"root": "a fixed point or root", "ode": "an ODE", "sde": "an SDE", "pde": "a PDE", "optimum": "an optimisation problem"}
+
+
+def read_using(
+    calls: Calls, using: ast.Using, sentence: str, families: tuple[Family, ...], unknowns: tuple[Expr, ...]
+) -> Wishes:
+    """The wishes of one `using` for a block of a sentence."""
+    wishes: dict[str, object] = {}
+    for slot in using.slots:
+        if slot.label in wishes:
+            calls.report.add("IMP102", f"`{slot.label}` is given twice", slot.span)
+            continue
+        if slot.label in ("forward", "backward"):
+            found = read_method(calls, slot, sentence, families)
+            if found is not None:
+                wishes[slot.label] = found
+        elif slot.label == "start":
+            start = read_start(calls, slot, unknowns)
+            if start is not None:
+                wishes["start"] = start
+        else:
+            policy = unwrap(slot.value).text if slot.value is not None and isinstance(unwrap(slot.value), ast.Name) else None  # pyright: ignore
+            if policy not in POLICIES:
+                shown = calls.text(slot.value) if slot.value is not None else ""
+                close = nearest(shown, list(POLICIES))
+                calls.report.add(
+                    "IMP704",
+                    f"`on_failure` is `warn`, `raise` or `nan`, not `{shown}`",
+                    slot.span,
+                    help=f"did you mean `{close}`?" if close else None,
+                )
+            else:
+                wishes["on_failure"] = policy
+    return Wishes(**wishes)  # pyright: ignore[reportArgumentType]
+
+
+def read_method(calls: Calls, slot: ast.Slot, sentence: str, families: tuple[Family, ...]) -> Options | None:
+    if slot.name is None:
+        calls.report.add("IMP701", f"`{calls.text(slot)}` names no method", slot.span)
+        return None
+    name = slot.name.text
+    every = [m for f in families for m in f.methods]
+    mine = [m for m in every if m.sentence == sentence and m.role == slot.label]
+    method = next((m for m in mine if m.name == name), None)
+    if method is None:
+        elsewhere = next((m for m in every if m.name == name and m.role == slot.label), None)
+        other_role = next((m for m in every if m.name == name and m.sentence == sentence), None)
+        close = nearest(name, [m.name for m in mine])
+        if close is None and elsewhere is None and other_role is not None:
+            calls.report.add(
+                "IMP703",
+                f"`{name}` is a {other_role.role} method; it stands in the {slot.label} slot",
+                slot.name.span,
+                help=f"`{other_role.role} {name}`" if other_role.role != "forward" else f"write `{name}` without `backward`",
+            )
+        elif elsewhere is not None:
+            calls.report.add(
+                "IMP703",
+                f"`{name}` solves {SENTENCE_WORDS[elsewhere.sentence]}; this block is {SENTENCE_WORDS[sentence]}",
+                slot.name.span,
+                help="its methods are " + ", ".join(f"`{m.name}`" for m in mine) if mine else None,
+            )
+        else:
+            calls.report.add(
+                "IMP701",
+                f"unknown {'solver' if slot.label == 'forward' else 'backward method'} `{name}`",
+                slot.name.span,
+                help=f"did you mean `{close}`?" if close else "methods for this block: " + ", ".join(m.name for m in mine),
+                fixes=(safe(f"did you mean `{close}`?", (slot.name.span, close)),) if close else (),
+            )
+        return None
+    values: list[tuple[str, object]] = []
+    positional = iter(method.options)
+    for option in slot.options:
+        if option.key is None:
+            spec = next(positional, None)
+            if spec is None:
+                calls.report.add("IMP702", f"`{name}` has no further option", option.span, help=_lists(method))
+                continue
+            key = spec.name
+        else:
+            key = option.key.text
+            spec = next((o for o in method.options if o.name == key), None)
+            if spec is None:
+                close = nearest(key, [o.name for o in method.options])
+                calls.report.add(
+                    "IMP702",
+                    f"`{name}` has no option `{key}`",
+                    option.key.span,
+                    help=(f"did you mean `{close}`? " if close else "") + _lists(method),
+                    fixes=(safe(f"did you mean `{close}`? {_lists(method)}", (option.key.span, close)),) if close else (),
+                )
+                continue
+        if any(k == key for k, _ in values):
+            calls.report.add("IMP102", f"option `{key}` is given twice", option.span)
+            continue
+        value = read_value(option.value, spec.kind)
+        inside = isinstance(value, (bool, str)) or (
+            value is not None
+            and (spec.lo is None or value > spec.lo or (value == spec.lo and not spec.above))
+            and (spec.hi is None or value <= spec.hi)
+        )
+        if value is None or not inside:
+            limits = _limits(spec.lo, spec.hi, spec.above)
+            kind = {"float": "a number", "int": "a whole number", "bool": "true or false", "name": "a name"}[spec.kind]
+            calls.report.add(
+                "IMP704", f"option `{key}` of `{name}` is {kind}{limits}, not `{calls.text(option.value)}`", option.value.span, notes=(spec.doc,)
+            )
+            continue
+        values.append((key, value))
+    return Options(name, tuple(values), slot.span)
+
+
+def _lists(method: Method) -> str:
+    return f"`{method.name}` has " + (", ".join(o.name for o in method.options) if method.options else "no options")
+
+
+def _limits(lo: float | None, hi: float | None, above: bool) -> str:
+    parts = []
+    if lo is not None:
+        parts.append(f"{'above' if above else 'at least'} {lo:g}")
+    if hi is not None:
+        parts.append(f"at most {hi:g}")
+    return " " + " and ".join(parts) if parts else ""
+
+
+def read_value(expr: ast.Expr, kind: str) -> float | int | bool | str | None:
+    """An option's value of the wanted kind, or None."""
+    expr = unwrap(expr)
+    if kind == "name":
+        return expr.text if isinstance(expr, (ast.Name, ast.String)) else None
+    if kind == "bool":
+        words = {"true": True, "True": True, "false": False, "False": False}
+        return words.get(expr.text) if isinstance(expr, ast.Name) else None
+    value = literal(expr)
+    if value is None or kind == "float":
+        return value
+    return int(value) if value == int(value) else None
+
+
+def read_start(calls: Calls, slot: ast.Slot, unknowns: tuple[Expr, ...]) -> Expr | str | None:
+    """`start zeros` or an expression of the unknown's shape."""
+    assert slot.value is not None
+    value = unwrap(slot.value)
+    if isinstance(value, ast.Name) and value.text == "zeros" and calls.scope.find("zeros") is None:
+        return "zeros"
+    typed = calls.elaborate(slot.value)
+    if typed is None or not unknowns:
+        return None
+    if typed.rank == 0 or (typed.rank == unknowns[0].rank and calls.dims.unify_shapes(typed.shape, unknowns[0].shape)):
+        return typed.expr
+    calls.report.add(
+        "IMP201",
+        f"the start must have the shape of `{unknowns[0].name}`, {show_shape(calls.dims.shape(unknowns[0].shape))}; it has {calls.show(typed.shape)}",
+        slot.value.span,
+    )
+    return None
