@@ -1,0 +1,82 @@
+"""Products of vectors and matrices; one GEMM where the matrix is shared by the batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def matvec(A: Tensor, x: Tensor) -> Tensor:
+    """A x. Shapes (…, n, m), (…, m) → (…, n). A shared A is one GEMM over the whole batch."""
+    if A.dim() == 2:
+        return functional.linear(x, A)
+    return (A @ x.unsqueeze(-1)).squeeze(-1)
+
+
+def vecmat(x: Tensor, A: Tensor) -> Tensor:
+    """Aᵀ x. Shapes (…, n), (…, n, m) → (…, m)."""
+    if A.dim() == 2:
+        return x @ A
+    return (x.unsqueeze(-2) @ A).squeeze(-2)
+
+
+def affine(A: Tensor, x: Tensor, h: Tensor) -> Tensor:
+    """A x + h. Shapes (…, n, m), (…, m), (…, n) → (…, n). One fused kernel where A is shared."""
+    if A.dim() == 2 and h.dim() <= x.dim():
+        if x.dim() == 2:
+            return torch.addmm(h, x, A.mT)
+        if x.dim() == 1:
+            return torch.addmv(h, A, x)
+    return matvec(A, x) + h
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """xᵀ y. Shapes (…, n), (…, n) → (…)."""
+    return (x * y).sum(-1)
+
+
+def outer(x: Tensor, y: Tensor) -> Tensor:
+    """x yᵀ. Shapes (…, n), (…, m) → (…, n, m)."""
+    return x.unsqueeze(-1) * y.unsqueeze(-2)
+
+
+def trace(A: Tensor) -> Tensor:
+    """Sum of the diagonal. Shape (…, n, n) → (…)."""
+    return A.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+def sum_like(g: Tensor, like: Tensor) -> Tensor:
+    """A per-sample cotangent brought to the shape of its input: summed over leading dimensions that the input lacks."""
+    if g.shape == like.shape:
+        return g
+    if g.dim() >= like.dim():
+        extra = g.dim() - like.dim()
+        if g.shape[extra:] == like.shape:
+            return g.sum(tuple(range(extra)))
+    shape = torch.broadcast_shapes(g.shape, like.shape)
+    return g.expand(shape).sum_to_size(like.shape)
+
+
+def outer_like(u: Tensor, v: Tensor, like: Tensor) -> Tensor:
+    """`sum_like(outer(u, v), like)`; when `like` is shared one GEMM uᵀ v over the batch, without the outer products."""
+    if like.dim() == 2:
+        if u.dim() == 2 and v.dim() == 2 and u.shape[0] == v.shape[0]:
+            return u.mT @ v
+        if u.dim() > 1 and v.dim() > 1:
+            lead = torch.broadcast_shapes(u.shape[:-1], v.shape[:-1])
+            u = u.expand(*lead, u.shape[-1]).reshape(-1, u.shape[-1])
+            v = v.expand(*lead, v.shape[-1]).reshape(-1, v.shape[-1])
+            return u.mT @ v
+        if u.dim() > 1:
+            u = u.sum(tuple(range(u.dim() - 1)))
+        if v.dim() > 1:
+            v = v.sum(tuple(range(v.dim() - 1)))
+    return sum_like(outer(u, v), like)
+
+
+def matmul_like(A: Tensor, B: Tensor, like: Tensor) -> Tensor:
+    """`sum_like(A @ B, like)`: Σ over the batch of A B as one GEMM when `like` is shared."""
+    if like.dim() == 2 and A.dim() == 3 and B.dim() == 3 and A.shape[0] == B.shape[0]:
+        return A.transpose(0, 1).flatten(1) @ B.flatten(0, 1)
+    return sum_like(A @ B, like)
