@@ -1,0 +1,78 @@
+"""Affine equations: F(u) = A u − h with A and h free of u, and what A looks like."""
+
+from __future__ import annotations
+
+from implicitdsl.ground.facts import Curvature, Fact
+from implicitdsl.ir.nodes import Expr, depends, walk
+from implicitdsl.ir.plan import System
+from implicitdsl.ir.printer import show
+
+from .context import Context
+from .elementwise import is_elementwise
+
+# Linear in their one argument, or in each argument together.
+_LINEAR = frozenset(
+    [
+        "neg",
+        "add",
+        "transpose",
+        "index",
+        "embed",
+        "sum",
+        "diag",
+        "diagonal",
+        "concat",
+        "stack",
+        "reshape",
+        "sum_for",
+        "stack_for",
+    ]
+)
+
+
+def first_nonlinear(e: Expr, unknowns: frozenset[Expr], context: Context) -> Expr | None:
+    """The innermost sub-expression that is not affine in the unknowns, or None."""
+    for part in walk(e):
+        varying = [a for a in part.args if depends(a, unknowns)]
+        if not varying or part.op in _LINEAR:
+            continue
+        if part.op in ("mul", "matmul", "outer") and len(varying) == 1 and part.args[0] is not part.args[1]:
+            continue
+        if part.op == "div" and varying == [part.args[0]]:
+            continue
+        if part.op == "pow" and part.args[1].number == 1.0:
+            continue
+        if part.op == "call" and part.name in ("scale_rows", "scale_columns") and len(varying) == 1:
+            continue
+        function = context.functions.get(part.name) if part.op == "call" else None
+        if function is not None and function.curvature is Curvature.AFFINE:
+            continue
+        return part
+    return None
+
+
+def is_affine(e: Expr, unknowns: frozenset[Expr], context: Context) -> bool:
+    return first_nonlinear(e, unknowns, context) is None
+
+
+def affine(system: System, context: Context) -> Fact:
+    """`affine`: "diagonal", "dense" or "sylvester" (A Z B terms of a matrix unknown); None with the nonlinear part."""
+    unknowns = frozenset(system.unknowns)
+    names = ", ".join(show(u) for u in system.unknowns)
+    for residual in system.residual:
+        found = first_nonlinear(residual, unknowns, context)
+        if found is not None:
+            return Fact("affine", None, (f"{show(found)} is not affine in {names}",))
+    if all(is_elementwise(r, system.unknowns, context) for r in system.residual) and len(system.unknowns) == 1:
+        kind, why = "diagonal", "and every entry is an equation of its own"
+    elif len(system.unknowns) == 1 and system.unknowns[0].rank == 2 and _multiplied(system, unknowns):
+        kind, why = "sylvester", "a matrix unknown multiplied by matrices from the left or right"
+    else:
+        kind, why = "dense", "its coefficients are a matrix"
+    return Fact("affine", kind, (f"every term contains {names} at most linearly", why))
+
+
+def _multiplied(system: System, unknowns: frozenset[Expr]) -> bool:
+    """Whether the matrix unknown meets only products by matrices, sums and scalings."""
+    allowed = ("neg", "add", "matmul", "transpose", "mul", "div", "sym")
+    return all(e.op in allowed for r in system.residual for e in walk(r) if depends(e, unknowns))

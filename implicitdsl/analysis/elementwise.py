@@ -1,0 +1,48 @@
+"""Elementwise equations: entry i of the residual contains only entry i of the unknown, so the Jacobian is diagonal."""
+
+from __future__ import annotations
+
+from implicitdsl.ground.facts import Fact
+from implicitdsl.ir.nodes import Expr, depends, walk
+from implicitdsl.ir.plan import System
+from implicitdsl.ir.printer import show
+
+from .context import Context
+
+
+def first_coupling(e: Expr, unknowns: tuple[Expr, ...], context: Context) -> Expr | None:
+    """The innermost sub-expression in which entries of the unknowns meet, or None."""
+    varying = frozenset(unknowns)
+    for part in walk(e):
+        if not any(depends(a, varying) for a in part.args):
+            continue
+        if part.op in ("neg", "add", "mul", "div", "pow"):
+            if all(a.shape == part.shape for a in part.args if depends(a, varying)):
+                continue
+        elif part.op == "matmul" and part.args[0].op == "diag" and part.args[1].shape == part.shape:
+            if not depends(part.args[0], varying):
+                continue
+        elif part.op == "call":
+            function = context.functions.get(part.name)
+            same = all(a.shape == part.shape for a in part.args if depends(a, varying))
+            if function is not None and function.elementwise and same:
+                continue
+        return part
+    return None
+
+
+def is_elementwise(e: Expr, unknowns: tuple[Expr, ...], context: Context) -> bool:
+    return first_coupling(e, unknowns, context) is None
+
+
+def elementwise(system: System, context: Context) -> Fact:
+    """`elementwise`: True for one unknown with a diagonal Jacobian (a scalar always has one)."""
+    if len(system.unknowns) != 1:
+        return Fact("elementwise", None, (f"{len(system.unknowns)} unknowns are coupled",))
+    unknown = system.unknowns[0]
+    if unknown.rank == 0:
+        return Fact("elementwise", True, (f"{show(unknown)} is a scalar",))
+    found = first_coupling(system.residual[0], system.unknowns, context)
+    if found is not None:
+        return Fact("elementwise", None, (f"{show(found)} mixes the entries of {show(unknown)}",))
+    return Fact("elementwise", True, (f"entry i of the equation contains only entry i of {show(unknown)}",))
