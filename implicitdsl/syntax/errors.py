@@ -13,6 +13,7 @@ from .sections import keyword_as_name
 from .tokens import INFIX, RELATIONS, SEPARATORS, Token
 
 _OPERAND = frozenset(("NAME", "NUMBER", "LPAR"))
+_ONLY_A_SET = frozenset(("NAME", "LPAR", "LSQB", "FOR"))
 _SECTION_WORDS = ("given", "param", "const", "where", "find", "using", "return", "import", "layer", "let", "fn")
 _SYNONYMS = {
     "input": "given", "inputs": "given", "parameter": "param", "parameters": "param", "params": "param",
@@ -78,6 +79,10 @@ def explain(c: Context) -> Diagnostic:
             return said
     if _OPERAND <= c.accepts and "EQ" not in c.accepts:
         return _operand(c)
+    if c.accepts <= _ONLY_A_SET and "NAME" in c.accepts:
+        wanted = "a name" if len(c.accepts) == 1 else "a set such as `R^n`"
+        help_text = "write `R^n`, `R^(m, n)`, `(a, b)`, `[a, b]^n` or a named set" if len(c.accepts) > 1 else None
+        return _say(c, f"expected {wanted} after {_after(c)}, found {_what(c)}", help_text)
     return _say(c, f"{_what(c)} cannot stand after {_after(c)}", _expected(c.accepts))
 
 
@@ -199,6 +204,11 @@ def such_that_places(tokens: list[Token], index: int) -> Iterator[int]:
             return
 
 
+def lacks_such_that(tokens: list[Token], index: int) -> bool:
+    """Whether a `find` that stops at `index` stops for want of `such that`."""
+    return index >= len(tokens) or tokens[index].type in RELATIONS or tokens[index].type == "NEWLINE"
+
+
 def no_such_that(source: Source, tokens: list[Token], at: int | None) -> Diagnostic:
     """IMP002; `at` is the index of the token before which it belongs, if that is known."""
     fixes: tuple[Fix, ...] = ()
@@ -214,6 +224,13 @@ def no_such_that(source: Source, tokens: list[Token], at: int | None) -> Diagnos
         fixes = (Fix(f"name the unknown: `find {name} such that {name} = …`", (edit,), Applicability.SAFE),)
     help_text = None if fixes else "write `find z in R^n such that` and the equations that determine z"
     return Diagnostic("IMP002", "`find` lacks `such that`", span, source, fixes=fixes, help=help_text)
+
+
+def too_deep(source: Source, tokens: list[Token]) -> Diagnostic:
+    """An expression that the passes over the tree could not walk."""
+    span = Span(tokens[0].start, tokens[-1].end)
+    help_text = "name parts of it with `where`"
+    return Diagnostic("IMP004", "an expression here is nested too deeply", span, source, help=help_text)
 
 
 # -- words -----------------------------------------------------------------------------------------------------------
@@ -238,7 +255,7 @@ def _operand(c: Context) -> Diagnostic:
     return Diagnostic("IMP001", message, c.span, c.source, help=help_text)
 
 
-def _say(c: Context, message: str, help_text: str) -> Diagnostic:
+def _say(c: Context, message: str, help_text: str | None) -> Diagnostic:
     return Diagnostic("IMP004", message, c.span, c.source, help=help_text)
 
 

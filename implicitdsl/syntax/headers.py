@@ -25,10 +25,14 @@ def read(tokens: list[Token], source: Source, found: list[Diagnostic]) -> tuple[
         wrong = kept[1] if len(kept) > 1 else at
         found.append(_wrong("a layer needs a name", wrong.span, source, "write `layer Name(n, m):`"))
         return Header(span, ast.Ident(Span(at.end, at.end), "_"), tuple(ident(t) for t in names)), True
-    if kept[-1].type != "COLON" and outcome.index >= len(kept):
+    if not _closed(kept):
+        opener = next(t for t in kept if t.type == "LPAR")
+        label = Label(opener.span, "opened here")
+        found.append(Diagnostic("IMP003", "`(` opened here is never closed", opener.span, source, labels=(label,),
+                                help=f"write `layer {names[0].text}(…):`"))  # fmt: skip
+    elif kept[-1].type != "COLON" and outcome.index >= len(kept):
         end = kept[-1].end
-        mend = ":" if kept[-1].type in ("RPAR", "NAME") and _closed(kept) else "):"
-        fix = Fix(f"write `{mend}` at the end of the header", (Edit(Span(end, end), mend),), Applicability.SAFE)
+        fix = Fix("write `:` at the end of the header", (Edit(Span(end, end), ":"),), Applicability.SAFE)
         found.append(Diagnostic("IMP004", f"the header of `{names[0].text}` does not end in `:`", span, source,
                                 fixes=(fix,)))  # fmt: skip
     else:

@@ -97,13 +97,14 @@ class Lines:
             if t.text == "on_failure" and following == "EQ":
                 return t._replace(type="ON_FAILURE")
             return t._replace(type=_SLOT_WORDS.get(t.text, "NAME"))
-        if t.text == "from" and kind == "IMPORT" and following == "STRING":
+        if self.stack or self.out[-1].type not in OPERAND_ENDS:
+            return t
+        if t.text == "from" and kind == "IMPORT":
             return t._replace(type="FROM")
-        if t.text == "as" and kind == "FN" and following == "STRING":
+        if t.text == "as" and kind == "FN":
             return t._replace(type="AS")
-        if t.text == "or" and kind == "FIND" and self.out[-1].type in OPERAND_ENDS and not self.stack:
-            if not any(o.type == "SUCH_THAT" for o in self.out):
-                return t._replace(type="OR")
+        if t.text == "or" and any(o.type == "UNTIL" for o in self.out) and self.out[0].type == "FIND":
+            return t if any(o.type == "SUCH_THAT" for o in self.out) else t._replace(type="OR")
         return t
 
     # -- brackets --------------------------------------------------------------------------------------------------

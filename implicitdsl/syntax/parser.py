@@ -97,18 +97,20 @@ class _Reader:
             self.found.append(headers.outside(raw, self.source))
             return True
         merged = merge(raw, scope, self.source, self.found)
-        lines = Lines(self.source, merged, self.found, self.following.get(raw[-1].start))
+        following = self.following.get(raw[-1].start)
+        lines = Lines(self.source, merged, self.found, following)
         tokens = lines.run()
         self.fed += tokens
         if not tokens:
             return True
-        result = read(tokens, self.source, self.found)
+        end = following.start if following is not None else len(self.source.text) + 1
+        result = read(tokens, self.source, self.found, end, lines.lost)
         if isinstance(result.node, ast.Import):
             imports.append(result.node)
         elif result.node is not None:
             relations.check(result.node, self.source, self.found)
             nodes.append(result.node)
-        return result.lost or lines.lost
+        return result.lost
 
 
 def _next_sections(tokens: list[Token]) -> dict[int, Token]:

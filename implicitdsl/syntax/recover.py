@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any, cast
 
 from implicitdsl.ground.diagnostics import Diagnostic
 from implicitdsl.ground.source import Source
@@ -14,6 +14,7 @@ from .grammar import load
 from .tokens import OPENERS, SEPARATORS, Token
 
 _CLOSE = frozenset("RPAR RSQB RBRACE BAR_END DBAR_END".split())
+DEEPEST = 200  # nodes on a way from a section down; later passes recurse over the tree
 _MOST_ERRORS = 20  # items of one section that are reported; the rest would only repeat
 
 
@@ -48,29 +49,51 @@ def feed(tokens: list[Token]) -> Any | Failure:
     return value[0]  # pyright: ignore[reportPossiblyUnboundVariable]  # the loop runs at least once
 
 
-def read(tokens: list[Token], source: Source, found: list[Diagnostic]) -> Result:
-    """The section that the tokens are, without the items that are wrong."""
+def read(tokens: list[Token], source: Source, found: list[Diagnostic], end: int, lost: bool) -> Result:
+    """The section that the tokens are, without the items that are wrong.
+
+    The section's text ends at `end`; `lost` tells that an earlier pass has dropped items of it.
+    """
     outcome = feed(tokens)
     if not isinstance(outcome, Failure):
-        return Result(outcome, False)
-    report = _reporter(tokens, source, found)
+        if len(tokens) > DEEPEST and depth(outcome) > DEEPEST:
+            found.append(errors.too_deep(source, tokens))
+            return Result(None, True)
+        return Result(outcome, lost)
     head = head_length(tokens)
+    faults = [d.span.start for d in found if tokens[0].start <= d.span.start < end]
+
+    def report(attempt: list[Token], failure: Failure, start: int, stop: int) -> None:
+        if not any(start <= fault < stop for fault in faults):  # else an earlier pass has said what is wrong
+            found.append(errors.explain(errors.Context(source, attempt, failure.index, failure.accepts, head)))
+
     if tokens[0].type == "FIND" and not any(t.type == "SUCH_THAT" for t in tokens):
-        return _without_such_that(tokens, outcome, source, found, report)
+        node = _with_such_that(tokens, outcome, source, found)
+        if node is None and not faults:
+            if errors.lacks_such_that(tokens, outcome.index):
+                found.append(errors.no_such_that(source, tokens, None))
+            else:
+                report(tokens, outcome, tokens[0].start, end)
+        return Result(node, node is None)
     items = split(tokens, head)
     if outcome.index < head or not items:
-        report(tokens, outcome)
-        return Result(None, True)
+        if not lost:
+            report(tokens, outcome, tokens[0].start, end)
+        return Result(None if outcome.index < head else _assemble(tokens[:head], []), True)
     good: list[list[Token]] = []
     reported = 0
-    for item in items:
+    starts = [tokens[head].start, *(item[0].start for item in items[1:]), end]
+    for item, start, stop in zip(items, [tokens[head - 1].end, *starts[1:]], starts[1:], strict=False):
         attempt = feed([*tokens[:head], *item])
         if not isinstance(attempt, Failure):
             good.append(item)
         elif reported < _MOST_ERRORS:
             reported += 1
-            report([*tokens[:head], *item], attempt)
-    return Result(_assemble(tokens[:head], good), True)
+            report([*tokens[:head], *item], attempt, start, stop)
+    if reported == 0 and not lost:  # each item is right: a separator is not
+        report(tokens, outcome, tokens[0].start, end)
+    node = _assemble(tokens[:head], good)
+    return Result(None if node is not None and depth(node) > DEEPEST else node, True)
 
 
 def head_length(tokens: list[Token]) -> int:
@@ -117,39 +140,34 @@ def _assemble(head: list[Token], items: list[list[Token]]) -> Any:
     return replace(node, constraints=()) if isinstance(node, ast.Argmin) else None
 
 
-Report = Callable[[list[Token], Failure], None]
-
-
-def _reporter(tokens: list[Token], source: Source, found: list[Diagnostic]) -> Report:
-    """Reports a failure, unless an earlier pass has found fault with the same item."""
-    known = [d.span for d in found if tokens[0].start <= d.span.start <= tokens[-1].end]
-
-    def report(attempt: list[Token], failure: Failure) -> None:
-        head = head_length(attempt)
-        first = attempt[head if failure.index >= head and head < len(attempt) else 0]
-        last = attempt[min(failure.index, len(attempt) - 1)]
-        if not any(first.start <= span.start and span.start <= last.end for span in known):
-            context = errors.Context(source, attempt, failure.index, failure.accepts, head)
-            found.append(errors.explain(context))
-
-    return report
-
-
-def _without_such_that(
-    tokens: list[Token], failure: Failure, source: Source, found: list[Diagnostic], report: Report
-) -> Result:
-    """IMP002, and the section as it reads with `such that` where it was meant."""
+def _with_such_that(tokens: list[Token], failure: Failure, source: Source, found: list[Diagnostic]) -> Any:
+    """A `find` without `such that`, reported as IMP002 and read as if it stood where it was meant; None if unknown."""
     for at in errors.such_that_places(tokens, failure.index):
         where = tokens[at].start
         marker = Token("SUCH_THAT", "such that", where, where)
         rest = tokens[at + 1 :] if tokens[at].type in SEPARATORS else tokens[at:]
-        mended = [*tokens[:at], marker, *rest]
-        node = feed(mended)
+        node = feed([*tokens[:at], marker, *rest])
         if not isinstance(node, Failure):
             found.append(errors.no_such_that(source, tokens, at))
-            return Result(node, False)
-    if failure.index >= len(tokens) or tokens[failure.index].type in ("EQ", "LE", "GE", "NEWLINE"):
-        found.append(errors.no_such_that(source, tokens, None))
-    else:
-        report(tokens, failure)
-    return Result(None, True)
+            return node
+    return None
+
+
+def depth(node: Any) -> int:
+    """How many nodes lie on the longest way from `node` down. Iterative: it guards those that are not."""
+    deepest = 0
+    waiting: list[tuple[Any, int]] = [(node, 1)]
+    while waiting:
+        node, level = waiting.pop()
+        if isinstance(node, ast.Node):
+            deepest = max(deepest, level)
+            waiting += [(getattr(node, name), level + 1) for name in children(type(node))]
+        elif type(node) is tuple:
+            waiting += [(x, level) for x in cast("tuple[Any, ...]", node)]
+    return deepest
+
+
+@cache
+def children(kind: type[ast.Node]) -> tuple[str, ...]:
+    """The fields of a class that may hold nodes."""
+    return tuple(f.name for f in fields(kind) if "Span" not in str(f.type) and f.type not in ("str", "int", "bool"))

@@ -52,8 +52,9 @@ def keyword_as_name(t: Token, source: Source) -> Diagnostic:
 
 def _is_name(t: Token, before: Token | None, after: str) -> bool:
     if t.type in SECTIONS:
-        same_line = before is not None and before.type != "NEWLINE"
-        return after in _AFTER_NAME or (same_line and before is not None and before.type in _BEFORE_NAME)
+        if before is None or before.type == "NEWLINE":
+            return after in _AFTER_NAME and after != "COLON"
+        return after in _AFTER_NAME or before.type in _BEFORE_NAME
     if before is None or not (before.type in SECTIONS or before.type in SEPARATORS):
         return False
     return after in ("IN", "EQ") if t.type != "FOR" else after in ("IN", "EQ", "COMMA", "SEMICOLON")
