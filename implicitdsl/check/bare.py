@@ -29,6 +29,7 @@ class Filling:
     params: dict[str, Span] = field(default_factory=dict[str, Span])
     fns: dict[str, Span] = field(default_factory=dict[str, Span])
     definite: set[str] = field(default_factory=set[str])  # params that are PSD
+    scalars: set[str] = field(default_factory=set[str])  # ends of intervals, whatever their case
     initial: dict[str, str] = field(default_factory=dict[str, str])  # initial-state inputs: name → unknown
 
 
@@ -97,6 +98,9 @@ def fill(layer: ast.Layer, filling: Filling, functions: set[str]) -> None:
         if isinstance(section, ast.Find) and is_stochastic(section):
             own, noise = differential_names(section)
             local = {*own, *noise}
+        if isinstance(section, ast.Find):
+            ends = tuple(end for d in section.domains if isinstance(d.set, ast.Interval) for end in (d.set.lo, d.set.hi))
+            filling.scalars |= {name for name, _, called in uses(ends, declared, functions) if not called}
         for name, span, called in uses(section, declared | local, functions):
             if called:
                 filling.fns.setdefault(name, span)
@@ -104,7 +108,7 @@ def fill(layer: ast.Layer, filling: Filling, functions: set[str]) -> None:
                 filling.params.pop(name, None)
             elif name in filling.fns:
                 continue
-            elif name[:1].isupper():
+            elif name[:1].isupper() and name not in filling.scalars:
                 filling.params.setdefault(name, span)
             else:
                 filling.givens.setdefault(name, span)

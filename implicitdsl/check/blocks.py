@@ -74,6 +74,7 @@ def elaborate_find(calls: Calls, find: ast.Find) -> Pending | None:
             complete = False
         else:
             domains.append(found)
+            entity.points = found.points
     if is_stochastic(find):
         own, noise = differential_names(find)
         for name in own:

@@ -282,7 +282,9 @@ class Calls(Elaborator):
         if any(p.rank > 1 for p in points) or len(many) > 1:
             self.report.add("IMP206", f"`{name}` can be taken at a time or a vector of times", expr.span)
             return None
-        shape = (many[0].shape[0], *state.shape) if many else state.shape
+        # a state at all places of a grid has one value a point
+        grids = [e.points for v, mine in zip(variables, own, strict=True) if mine and (e := self.scope.find(v)) and e.points]
+        shape = (*(m.shape[0] for m in many), *grids, *state.shape)
         return Typed(node("at", (state.expr, *(p.expr for p in points)), variables, shape, expr.span))
 
     def operator(self, name: str, expr: ast.Call) -> Typed | None:

@@ -47,6 +47,8 @@ def check_dynamics(
     for candidate in domains:  # the variable by which first-order evolution is written
         if candidate.points is None:
             time = candidate.name
+    if sentence != "pde" and not sides_fit(calls, equations, texts):
+        return
     evolution = [(e, t) for e, t in zip(equations, texts, strict=True) if is_condition(e) is None]
     conditions = [c for e in equations if (c := is_condition(e)) is not None]
     found: dict[str, int] = {}
@@ -172,3 +174,15 @@ def noise_is_linear(calls: Calls, evolution: Sequence[tuple[Equation, str]], def
             if degree[e] == 0 and not (e.op == "num" and e.number == 0.0):
                 calls.report.add("IMP505", f"`{text}` has a side without a differential", equation.span, help="every term needs `dt` or `dW`")
                 return
+
+
+def sides_fit(calls: Calls, equations: Sequence[Equation], texts: Sequence[str]) -> bool:
+    """IMP201 where a scalar state is set equal to a vector: broadcasting goes from a number to a state, never back."""
+    for equation, text in zip(equations, texts, strict=True):
+        for mine, other in ((equation.lhs, equation.rhs), (equation.rhs, equation.lhs)):
+            if mine.op in ("at", "deriv") and mine.rank < other.rank:
+                calls.report.add(
+                    "IMP201", f"shapes differ in `{text}`: {calls.show(mine.shape)} and {calls.show(other.shape)}", equation.span
+                )
+                return False
+    return True

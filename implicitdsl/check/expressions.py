@@ -258,14 +258,14 @@ class Elaborator:
             self.report.add(
                 "IMP201",
                 f"shapes differ in `{self.text(expr)}`: one side is a row vector",
-                expr.op_span,
+                expr.span,
                 labels=((expr.left.span, "row" if left.row else "column"), (expr.right.span, "row" if right.row else "column")),
                 help=f"transpose one side: `{self.text(column)}^T`",
             )
             return None
         if self.dims.unify_shapes(left.shape, right.shape):
             return left.shape
-        self.shapes_differ(f"`{self.text(expr)}`", expr.op_span, expr.left, left, expr.right, right)
+        self.shapes_differ(f"`{self.text(expr)}`", expr.span, expr.left, left, expr.right, right)
         return None
 
     def shapes_differ(self, where: str, span: Span, left: ast.Expr, a: Typed, right: ast.Expr, b: Typed) -> None:
@@ -379,7 +379,7 @@ class Elaborator:
             self.report.add(
                 "IMP202",
                 f"inner dimensions differ in `{self.text(expr)}`: {self.show(sa)} times {self.show(sb)}",
-                expr.span if expr.op == "juxt" else expr.op_span,
+                expr.span,
                 labels=(*self.introduced((sa[-1],), (sb[0],)), (expr.left.span, self.show(sa)), (expr.right.span, self.show(sb))),
                 notes=self.provenance(expr.left, expr.right),
                 fixes=fixes,
@@ -407,7 +407,7 @@ class Elaborator:
         self.report.add(
             "IMP208",
             f"elementwise `{self.text(expr)}` of unequal shapes: {self.show(left.shape)} and {self.show(right.shape)}",
-            expr.op_span,
+            expr.span,
             labels=((expr.left.span, self.show(left.shape)), (expr.right.span, self.show(right.shape))),
             notes=self.provenance(expr.left, expr.right),
             fixes=fixes,

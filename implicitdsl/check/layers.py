@@ -131,7 +131,7 @@ def guesses(layer: ast.Layer, filling: Filling, functions: set[str]) -> list[dic
             case _:
                 pass
     for name in (*filling.givens, *filling.params):
-        open_names[name] = (2,) if name in filling.definite else _ranks(name)
+        open_names[name] = (2,) if name in filling.definite else (0,) if name in filling.scalars else _ranks(name)
     for name in filling.fns:
         open_names[name] = (-1, 0, 1)
     if layer.name is not None:

@@ -26,7 +26,7 @@ def read_outputs(calls: Calls, layer: ast.Layer, blocks: Sequence[Pending]) -> l
     inner = Calls(calls.context, calls.scope.inner(), {})
     for block in blocks:
         for d in block.domains:
-            inner.scope.names[d.name] = Entity("variable", d.name, block.section.span, d.node)
+            inner.scope.names[d.name] = Entity("variable", d.name, block.section.span, d.node, points=d.points)
     for output in returns[0].items if returns else ():
         typed = dual(calls, output.value, blocks) or inner.elaborate(output.value)
         if typed is None:
@@ -39,7 +39,8 @@ def read_outputs(calls: Calls, layer: ast.Layer, blocks: Sequence[Pending]) -> l
                 arguments = tuple(d.name for d in block.domains)
                 if block.domains and ends:
                     at = tuple(d.hi if d.points is None else d.node for d in block.domains)
-                    expr = node("at", (u.node, *at), arguments, u.shape, u.span)
+                    grids = tuple(d.points for d in block.domains if d.points is not None)
+                    expr = node("at", (u.node, *at), arguments, (*grids, *u.shape), u.span)
                 else:
                     expr = u.node
                 found.append((u.name, expr, None))

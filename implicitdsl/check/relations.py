@@ -5,7 +5,6 @@ from __future__ import annotations
 from implicitdsl.ground.source import Span
 from implicitdsl.ir.dims import Dim
 from implicitdsl.ir.model import Equation, SetInfo
-from implicitdsl.ir.nodes import Expr
 from implicitdsl.syntax import ast
 
 from .calls import Calls
@@ -59,9 +58,6 @@ def elaborate_relation(calls: Calls, relation: ast.Constraint) -> list[Equation]
 def comparable(calls: Calls, relation: ast.Relation, i: int, a: Typed, b: Typed) -> bool:
     """Equal shapes, or a scalar side."""
     left, right = relation.terms[i], relation.terms[i + 1]
-    between = Span(left.span.end, right.span.start)
-    text = calls.report.source.at(between)
-    op_span = Span(between.start + len(text) - len(text.lstrip()), between.end - (len(text) - len(text.rstrip())))
     if relation.ops[i] in (">>", "<<"):
         for side, typed in ((left, a), (right, b)):
             if typed.rank == 1 or typed.rank > 2 or (typed.rank == 2 and not calls.dims.unify(typed.shape[0], typed.shape[1])):
@@ -71,7 +67,7 @@ def comparable(calls: Calls, relation: ast.Relation, i: int, a: Typed, b: Typed)
         return True
     if a.row == b.row and calls.dims.unify_shapes(a.shape, b.shape):
         return True
-    calls.shapes_differ(f"`{calls.text(relation)}`", op_span, left, a, right, b)
+    calls.shapes_differ(f"`{calls.text(relation)}`", relation.span, left, a, right, b)
     return False
 
 
@@ -90,7 +86,3 @@ def fits(calls: Calls, expr: ast.Expr, element: Typed, found: SetInfo, span: Spa
     )
     return False
 
-
-def free_of(e: Expr, names: set[str], symbols: frozenset[Expr]) -> bool:
-    """Whether no symbol with one of these names occurs."""
-    return not any(s.name in names for s in symbols)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from implicitdsl.ground.methods import Family
 from implicitdsl.ground.source import Span
-from implicitdsl.ir.dims import Shape
+from implicitdsl.ir.dims import Dim, Shape
 from implicitdsl.ir.function import Function
 from implicitdsl.ir.model import Init, Opaque, SetInfo
 from implicitdsl.ir.nodes import Expr
@@ -45,6 +45,7 @@ class Entity:
     arguments: tuple[str, ...] = ()  # an unknown's independent variables
     undeclared: bool = False
     path: str | None = None  # of a fn
+    points: Dim | None = None  # of a variable on a grid
     broken: bool = False  # declared with an error
 
     @property
