@@ -8,7 +8,7 @@ from implicitdsl.ir.plan import System
 from implicitdsl.ir.printer import show
 
 from .context import Context
-from .elementwise import is_elementwise
+from .elementwise import elementwise
 
 # Linear in their one argument, or in each argument together.
 _LINEAR = frozenset(
@@ -63,7 +63,7 @@ def affine(system: System, context: Context) -> Fact:
         found = first_nonlinear(residual, unknowns, context)
         if found is not None:
             return Fact("affine", None, (f"{show(found)} is not affine in {names}",))
-    if all(is_elementwise(r, system.unknowns, context) for r in system.residual) and len(system.unknowns) == 1:
+    if elementwise(system, context).value is not None:
         kind, why = "diagonal", "and every entry is an equation of its own"
     elif len(system.unknowns) == 1 and system.unknowns[0].rank == 2 and _multiplied(system, unknowns):
         kind, why = "sylvester", "a matrix unknown multiplied by matrices from the left or right"

@@ -77,8 +77,6 @@ def analyse(
 def _root(block: Block, origin: Block, about: Context, expand: Expand) -> BlockFacts:
     structure = (_size(block), explicit(block, expand), block_triangular(block, expand))
     system = normal_form(block, expand)
-    if system is None:
-        return BlockFacts(block, origin, None, structure)
     rules = (affine, elementwise, bracket, contraction, lipschitz, monotone, range_of, smoothness, opaque)
     facts = [rule(system, about) for rule in rules]
     return BlockFacts(block, origin, system, (*structure, *facts, _existence(system, about, facts)))

@@ -15,8 +15,8 @@ from .ranges import of_set
 
 def bracket(system: System, context: Context) -> Fact:
     """`bracket`: the bounded interval that picks the root of each entry; None where the unknown's set is none."""
-    if len(system.unknowns) != 1:
-        return Fact("bracket", None, ("several unknowns",))
+    if len(system.unknowns) != 1 or len(system.residual) != 1:
+        return Fact("bracket", None, ("not one unknown with one equation",))
     unknown = system.unknowns[0]
     declared = context.roots.get(unknown)
     if declared is None or declared.name not in ("open", "closed") or not of_set(declared).bounded:

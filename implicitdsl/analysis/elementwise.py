@@ -31,15 +31,13 @@ def first_coupling(e: Expr, unknowns: tuple[Expr, ...], context: Context) -> Exp
     return None
 
 
-def is_elementwise(e: Expr, unknowns: tuple[Expr, ...], context: Context) -> bool:
-    return first_coupling(e, unknowns, context) is None
-
-
 def elementwise(system: System, context: Context) -> Fact:
     """`elementwise`: True for one unknown with a diagonal Jacobian (a scalar always has one)."""
     if len(system.unknowns) != 1:
         return Fact("elementwise", None, (f"{len(system.unknowns)} unknowns are coupled",))
     unknown = system.unknowns[0]
+    if len(system.residual) != 1 or system.residual[0].shape != unknown.shape:
+        return Fact("elementwise", None, ("equations and unknowns differ in number",))
     if unknown.rank == 0:
         return Fact("elementwise", True, (f"{show(unknown)} is a scalar",))
     found = first_coupling(system.residual[0], system.unknowns, context)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from implicitdsl.ir import build
-from implicitdsl.ir.dims import Dim, size_of
+from implicitdsl.ir.dims import ZERO, Dim, size_of
 from implicitdsl.ir.model import Block, Equation
 from implicitdsl.ir.nodes import Expr, depends
 from implicitdsl.ir.plan import System
@@ -83,7 +83,10 @@ def _filled(group: list[Equation]) -> Dim:
 
 
 def _size(equation: Equation) -> Dim:
-    return size_of(equation.lhs.shape if equation.lhs.rank else equation.rhs.shape)
+    total = size_of(equation.lhs.shape if equation.lhs.rank else equation.rhs.shape)
+    for _, lo, hi in equation.index:
+        total = total * (hi - lo)
+    return total
 
 
 def _augment(rest: list[Equation], groups: dict[Expr, list[Equation]]) -> list[tuple[Equation, Expr]] | None:
@@ -107,18 +110,24 @@ def _augment(rest: list[Equation], groups: dict[Expr, list[Equation]]) -> list[t
 
 
 def _residual(equation: Equation, expand: Expand) -> Expr:
-    return build.sub(expand(equation.lhs), expand(equation.rhs))
+    return _listed(equation, build.sub(expand(equation.lhs), expand(equation.rhs)))
 
 
-def normal_form(block: Block, expand: Expand = unchanged) -> System | None:
-    """The block as a system; None where equations and unknowns do not match (the checker has said so)."""
+def _listed(equation: Equation, e: Expr) -> Expr:
+    """`e for i in n` of a list of equations, stacked."""
+    for name, lo, hi in reversed(equation.index):
+        e = build.stack_for(e, name, lo, hi)
+    return e
+
+
+def normal_form(block: Block, expand: Expand = unchanged) -> System:
+    """The block as a system. Where equations and unknowns do not match (least squares), one residual an equation."""
     assigned = assign(block)
     if assigned is None:
-        return None
+        return System(tuple(s.node for s in block.unknowns), tuple(_residual(e, expand) for e in roots(block)), None)
     unknowns = tuple(a.unknown for a in assigned)
-    known = frozenset(unknowns)
     residual = tuple(_joined(a, expand) for a in assigned)
-    steps = [_step(a, expand, known) for a in assigned]
+    steps = [_step(a, expand) for a in assigned]
     step = tuple(s for s in steps if s is not None)
     return System(unknowns, residual, step if len(step) == len(unknowns) else None)
 
@@ -131,21 +140,32 @@ def _joined(a: Assigned, expand: Expand) -> Expr:
     return build.reshape(build.concat(flat), a.unknown.shape)
 
 
-def _step(a: Assigned, expand: Expand, known: frozenset[Expr]) -> Expr | None:
+def _step(a: Assigned, expand: Expand) -> Expr | None:
     """g with u = g: from `u = g`, `g = u`, `u - g = 0`, or from `u[0] = …, u[1] = …` for all entries."""
     if len(a.equations) == 1:
-        return _solved(a.equations[0], a.unknown, expand)
+        equation = a.equations[0]
+        return _row(equation, a.unknown, expand) if equation.index else _solved(equation, a.unknown, expand)
     entries: dict[int, Expr] = {}
     for e in a.equations:
         for left, right in ((e.lhs, e.rhs), (e.rhs, e.lhs)):
-            found = defined(left, known)
-            at = None if found is None or found[1] is None else found[1].value
-            if at is not None and found is not None and found[0] is a.unknown and right.rank == 0:
+            found = defined(left, frozenset((a.unknown,)))
+            at = None if found is None or found[1] is None or e.index else found[1].value
+            if at is not None and right.rank == 0:
                 entries[at] = expand(right)
                 break
     if a.unknown.rank != 1 or a.unknown.shape[0] != Dim.of(len(entries)) or set(entries) != set(range(len(entries))):
         return None
     return build.concat([entries[i] for i in range(len(entries))])
+
+
+def _row(equation: Equation, unknown: Expr, expand: Expand) -> Expr | None:
+    """g of `u[i] = gᵢ for i in n` over all rows."""
+    name, lo, hi = equation.index[0]
+    whole = len(equation.index) == 1 and lo == ZERO and unknown.rank > 0 and hi == unknown.shape[0]
+    for left, right in ((equation.lhs, equation.rhs), (equation.rhs, equation.lhs)):
+        if whole and defined(left, frozenset((unknown,))) == (unknown, Dim.of(name)) and right.shape == left.shape:
+            return _listed(equation, expand(right))
+    return None
 
 
 def _solved(equation: Equation, unknown: Expr, expand: Expand) -> Expr | None:
