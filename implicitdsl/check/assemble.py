@@ -37,7 +37,7 @@ def assemble(tried: Attempt, later: set[str]) -> Model | None:
     for e in entities:
         if e.set is not None:
             e.set = finish.set(e.set)
-    if report.errors or tried.layer.broken:
+    if report.errors or tried.layer.broken or context.incomplete:
         return None
     definitions = tuple((finish(s), finish(v)) for s, v in context.definition_order)
     blocks = [_block(p.block(w), finish) for p, w in zip(tried.blocks, tried.wishes, strict=True)]

@@ -182,7 +182,7 @@ class Declarer:
                 ident.span,
                 labels=((entity.span, "first declared here"),) if entity else (),
             )
-            return False
+            return first != ident.text  # a twin is kept, so that its uses are no errors too
         if attribute and ident.text in RESERVED:
             other = ident.text + "_" if not ident.text.startswith("_") else ident.text.strip("_") or "w"
             self.report.add(

@@ -299,7 +299,7 @@ class Calls(Elaborator):
                 "IMP113",
                 f"the second argument of `{name}` must be a name, not `{self.text(variable)}`",
                 variable.span,
-                help=f"define it first: `where v = {self.text(variable)}`, or use a definition with arguments",
+                help="name the variable: a definition with arguments, `where f(v) = …`, can be differentiated by `v` and called",
             )
             return None
         body, point = self.elaborate(expr.args[0]), self.name(variable)

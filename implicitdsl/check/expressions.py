@@ -42,6 +42,7 @@ class Context:
     pending: list[str] = field(default_factory=list[str])
     ranges: dict[str, tuple[Dim, Dim]] = field(default_factory=dict[str, tuple[Dim, Dim]])
     declared_sets: dict[str, Span] = field(default_factory=dict[str, Span])
+    incomplete: bool = False  # poison without an error of this layer's own
     count: int = 0
 
     def unique(self, stem: str) -> str:

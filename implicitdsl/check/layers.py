@@ -36,6 +36,9 @@ def check(program: ast.Program, source: Source, language: Language, imports: Map
     models: dict[str, Model | None] = dict(imports)
     own: dict[str, Model] = {}
     order = _order(program.layers, report)
+    for layer in order:  # until checked, and for good in a cycle: a layer of which nothing is known
+        if layer.name:
+            models.setdefault(layer.name.text, None)
     for i, layer in enumerate(order):
         name = layer.name.text if layer.name else ""
         if layer.name and name in own:

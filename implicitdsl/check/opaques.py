@@ -60,6 +60,7 @@ def declare_layer(context: Context, item: ast.LetDeclaration, models: Mapping[st
     model = models[name]
     sizes = [context.sets.dim(a) for a in item.args]
     if model is None or any(s is None for s in sizes):
+        context.incomplete = True  # the error is in the other layer
         return entity
     if len(sizes) != len(model.dims):
         shown = f"{name}({', '.join(model.dims)})"

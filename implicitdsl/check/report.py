@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 from implicitdsl.ground.diagnostics import Applicability, Diagnostic, Edit, Fix, Label, Level
 from implicitdsl.ground.source import Source, Span
@@ -61,9 +60,29 @@ def unsafe(message: str, *edits: tuple[Span, str]) -> Fix:
 
 
 def nearest(name: str, names: Sequence[str]) -> str | None:
-    """The name that was probably meant. Case is ignored first: `U` for `u`."""
+    """The name that was probably meant: the same but for case, else the closest by edits (transpositions count one)."""
+    limit = 1 if len(name) <= 4 else 2 if len(name) <= 8 else 3
+    best: tuple[int, int, str] | None = None
     for candidate in names:
-        if candidate != name and candidate.lower() == name.lower():
-            return candidate
-    close = get_close_matches(name, names, n=1, cutoff=0.75)
-    return close[0] if close and close[0] != name else None
+        if candidate == name or (len(name) < 3 and candidate.lower() != name.lower()):
+            continue
+        distance = 0 if candidate.lower() == name.lower() else edits(name, candidate)
+        rank = (distance, abs(len(candidate) - len(name)), candidate)
+        if distance <= limit and (best is None or rank[:2] < best[:2]):
+            best = rank
+    return best[2] if best else None
+
+
+def edits(a: str, b: str) -> int:
+    """The Damerau–Levenshtein distance of neighbours swapped, letters inserted, deleted or replaced."""
+    before: list[int] = []
+    last = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        row = [i]
+        for j, y in enumerate(b, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]

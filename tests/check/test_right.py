@@ -1,0 +1,68 @@
+"""Right specs: no errors, and the models that they stand for."""
+
+from __future__ import annotations
+
+import pytest
+from specs import BARE, DECLARED
+
+from implicitdsl.check import check, complete
+from implicitdsl.ground.source import Source
+from implicitdsl.ir.printer import dump
+from implicitdsl.language import LANGUAGE
+from implicitdsl.syntax.parser import parse
+
+
+def checked(text: str):
+    source = Source("<string>", text)
+    parsed = parse(source)
+    assert not parsed.diagnostics
+    return parsed.program, check(parsed.program, source, LANGUAGE)
+
+
+@pytest.mark.parametrize("name", BARE | DECLARED)
+def test_no_errors(name: str) -> None:
+    _, result = checked((BARE | DECLARED)[name])
+    assert [d for d in result.diagnostics if d.is_error] == []
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_completed_spec_says_the_same_and_leaves_nothing_open(name: str) -> None:
+    program, result = checked(BARE[name])
+    text = complete(program.layers[0], result.models[""])
+    _, again = checked(text)
+    assert [d for d in again.diagnostics if d.code == "IMP120"] == []
+    assert dump(again.models[""]) == dump(result.models[""])
+
+
+def test_bare_tanh_layer() -> None:
+    _, result = checked("find z such that z = tanh(W z + x)")
+    model = result.models[""]
+    assert [(g.name, g.set.text) for g in model.givens] == [("x", "R^n")]
+    assert [(p.name, p.set.text) for p in model.params] == [("W", "R^(n, n)")]
+    assert {d.code for d in result.diagnostics} == {"IMP120"}
+
+
+def test_bare_quadratic_is_psd() -> None:
+    _, result = checked(BARE["qp"])
+    assert {p.name: p.set.name for p in result.models[""].params} == {"Q": "PSD", "G": "R"}
+
+
+def test_scalar_only_where_only_a_scalar_fits() -> None:
+    _, result = checked("find z in R^n such that z = tanh(a W z + x)")
+    shapes = {g.name: len(g.set.shape) for g in result.models[""].givens}
+    assert shapes == {"a": 0, "x": 1}
+
+
+def test_outputs_are_named_and_numbered() -> None:
+    text = "layer A(n):\n  given x in R^n\n  fn f: R^n -> R^n\n  find z(t) in R^n for t in [0, 1] such that dz/dt = f(z), z(0) = x\n"
+    _, result = checked(text + "  return z(1), z(0.5), y = 2 x\n")
+    assert [o.name for o in result.models["A"].outputs] == ["z", "z_1", "y"]
+
+
+def test_blocks_are_ordered_by_dependency() -> None:
+    text = (
+        "layer A(n):\n  given x in R^n\n  param W in SpectralBall(n, 0.5)\n"
+        "  find v in R^n such that v = tanh(W v + u)\n  find u in R^n such that u = tanh(W u + x)\n  return v\n"
+    )
+    _, result = checked(text)
+    assert [b.unknowns[0].name for b in result.models["A"].blocks] == ["u", "v"]

@@ -1,0 +1,52 @@
+"""10,000 mutated specs: deletions, duplications, swaps and replacements of tokens never crash `check`."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from specs import BARE, DECLARED
+
+from implicitdsl.driver import DEBUG, check_source
+from implicitdsl.ground.source import Source
+
+SPECS = [*BARE.values(), *DECLARED.values()]
+TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
+POOL = ["(", ")", "[", "]", "{", "}", "|", "||", "^", "^T", "=", "in", "for", "find", "such that", "subject to", "R", "z", "x", "W", "W z", "f(z)", "0.5",
+        "3", ",", ";", ":", "\n", "layer A(n):", "where", "return", "using", "'", "∂", "²", "grad(", "sum(", "dz/dt", "as", '"', "#", "\\", "λ", "until"]  # fmt: skip
+
+
+def mutate(text: str, rng: random.Random) -> str:
+    tokens = TOKEN.findall(text)
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
+        if not tokens:
+            break
+        i, j = rng.randrange(len(tokens)), rng.randrange(len(tokens))
+        match rng.randrange(5):
+            case 0:
+                del tokens[i]
+            case 1:
+                tokens.insert(i, tokens[j])
+            case 2:
+                tokens[i], tokens[j] = tokens[j], tokens[i]
+            case 3:
+                tokens[i] = rng.choice(POOL)
+            case _:
+                tokens.insert(i, rng.choice(POOL))
+    return "".join(tokens)
+
+
+@pytest.mark.parametrize("chunk", range(10))
+def test_mutated_specs_never_crash(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DEBUG, "1")  # internal errors propagate and fail the test with their traceback
+    rng = random.Random(chunk)
+    for _ in range(1000):
+        text = mutate(rng.choice(SPECS), rng)
+        try:
+            found = check_source(Source("<fuzz>", text))
+        except Exception as error:
+            raise AssertionError(f"check crashed on:\n{text}") from error
+        for d in found:
+            assert d.code != "IMP999", text
+            assert 0 <= d.span.start <= d.span.end <= len(text), text
