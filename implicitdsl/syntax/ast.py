@@ -73,7 +73,7 @@ class Negate(Node):
 
 @dataclass(frozen=True, slots=True)
 class Binary(Node):
-    """`left op right`. `op` is canonical: `+ - * / @ ^` or `juxt` for juxtaposition; aliases (`∘ ⊙ .* ⋅ ./`) are mapped.
+    """`left op right`. `op` is canonical: `+ - * / @ ^` or `juxt` for juxtaposition; `∘ ⊙ .* ⋅ ./` are mapped.
 
     `op_span` covers the operator as written (empty for juxtaposition). `x²` is `^` with a Number exponent.
     """
@@ -225,7 +225,7 @@ class FnType(Node):
 
 @dataclass(frozen=True, slots=True)
 class Relation(Node):
-    """`label: e0 op0 e1 op1 e2 … for i in n`; ops are `=`, `<=`, `>=`, `>>`, `<<` (⪰ is `>>`, ⪯ is `<<`, `==` is `=`)."""
+    """`label: e0 op0 e1 op1 e2 … for i in n`; ops are `=` (also `==`), `<=`, `>=`, `>>` (⪰), `<<` (⪯)."""
 
     label: Ident | None
     terms: tuple[Expr, ...]
@@ -380,8 +380,8 @@ class Option(Node):
 class Slot(Node):
     """One slot of `using`.
 
-    `label` is "forward" (also when unlabelled), "backward", "start" or "on_failure". For forward/backward, `name` is the
-    method and `options` its arguments. For start and on_failure, `name` is None and `value` the expression.
+    `label` is "forward" (also when unlabelled), "backward", "start" or "on_failure". For forward/backward, `name` is
+    the method and `options` its arguments. For start and on_failure, `name` is None and `value` the expression.
     """
 
     label: str
@@ -427,7 +427,7 @@ class Import(Node):
 class Layer(Node):
     """`layer Name(dims…):` and its sections. A bare text is one Layer with `name` None.
 
-    `broken` is true when a section was dropped by error recovery: names may then be missing through no fault of their use.
+    `broken` is true when error recovery dropped something: names may then be missing through no fault of their use.
     """
 
     name: Ident | None

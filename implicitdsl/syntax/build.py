@@ -7,7 +7,7 @@ happens here, so depth is limited only by what later passes can walk.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from implicitdsl.ground.source import Span
 
@@ -305,8 +305,6 @@ class Build:
 
 
 def _relation(label: Label | None, chain: Sequence[Any], binders: tuple[ast.Binder, ...]) -> ast.Relation:
-    terms = nodes(chain, ast.Node)
+    terms = cast("tuple[ast.Expr, ...]", nodes(chain, ast.Node))
     ops = tuple(_RELATIONS[t.type] for t in chain if type(t) is Token and t.type in RELATIONS)
-    return ast.Relation(
-        cover((label, *chain, *binders)), label.name if label else None, terms, ops, binders
-    )
+    return ast.Relation(cover((label, *chain, *binders)), label.name if label else None, terms, ops, binders)

@@ -1,6 +1,6 @@
 """Tight `dz/dt`, `d²q/dt²`, `∂u/∂x` as one token, where z is an unknown and t one of its independent variables.
 
-So `delta/dt` stays a quotient. In a text without `layer`, a tight derivative at the left of `=` makes its unknown known.
+So `delta/dt` stays a quotient. In a text without `layer`, one at the left of `=` makes its unknown known.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from implicitdsl.ground.diagnostics import Diagnostic
-from implicitdsl.ground.source import Source
+from implicitdsl.ground.source import Source, Span
 
 from .tokens import SEPARATORS, Token
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
+_PIECES = frozenset(("PARTIAL", "NAME", "NUMBER", "SUPERSCRIPT", "SLASH"))  # of a derivative
 _LONGEST = 4  # digits of an order
 _DECLARING = frozenset(("GIVEN", "PARAM", "CONST", "FN", "LET", "WHERE"))
 
@@ -73,13 +74,15 @@ class Scope:
 
     def _names(self, tokens: list[Token], into: set[str]) -> None:
         depth = 0
-        for before, t in zip(tokens, tokens[1:], strict=False):
+        for i in range(1, len(tokens)):
+            t = tokens[i]
             if t.type in ("LPAR", "LSQB"):
                 depth += 1
             elif t.type in ("RPAR", "RSQB"):
                 depth = max(depth - 1, 0)
-            elif t.type == "NAME" and depth == 0 and (before is tokens[0] or before.type in SEPARATORS):
-                into.add(t.text)
+            elif t.type == "NAME" and depth == 0 and (i == 1 or tokens[i - 1].type in SEPARATORS):
+                if i + 1 == len(tokens) or tokens[i + 1].type != "SLASH":  # else a relation begins here
+                    into.add(t.text)
 
     def _until_close(self, tokens: list[Token], i: int) -> Iterator[str]:
         while i < len(tokens) and tokens[i].type in ("NAME", "COMMA"):
@@ -105,10 +108,7 @@ def merge(tokens: list[Token], scope: Scope, source: Source, found: list[Diagnos
                 # ∂ has no other meaning, so an unknown name is the checker's to report
                 reading = all_readings[0] if all_readings else None
                 if reading is None:
-                    message = "`∂` begins a derivative such as `∂u/∂x` or `∂²u/∂x²`, written without spaces"
-                    help_text = "for the derivative of an expression write `grad(e, v)`, for a mixed one `jac`"
-                    found.append(Diagnostic("IMP004", message, t.span, source, help=help_text))
-                    i += 1
+                    i = _no_derivative(tokens, i, source, found)
                     continue
         if reading is None:
             merged.append(t)
@@ -119,6 +119,18 @@ def merge(tokens: list[Token], scope: Scope, source: Source, found: list[Diagnos
         merged.append(Token("DERIVATIVE", source.text[t.start : last.end], t.start, last.end, meaning))
         i += reading.length
     return merged
+
+
+def _no_derivative(tokens: list[Token], i: int, source: Source, found: list[Diagnostic]) -> int:
+    """Reports the `∂` at `i`; gives the place behind what is written tight to it."""
+    end = i + 1
+    while end < len(tokens) and tokens[end].type in _PIECES and tokens[end].start == tokens[end - 1].end:
+        end += 1
+    message = "`∂` begins a derivative such as `∂u/∂x` or `∂²u/∂x²`, written without spaces"
+    help_text = "for the derivative of an expression write `grad(e, v)`, for a mixed one `jac`"
+    span = Span(tokens[i].start, tokens[end - 1].end)
+    found.append(Diagnostic("IMP004", message, span, source, help=help_text))
+    return end
 
 
 def readings(tokens: list[Token], i: int) -> Iterator[Reading]:

@@ -31,13 +31,15 @@ def _dump(node: ast.Node, label: str, indent: int, source: Source | None, lines:
     scalars: list[str] = []
     below: list[tuple[str, Any]] = []
     for f in fields(node):
-        value = getattr(node, f.name)
+        value: Any = getattr(node, f.name)
         if f.name in ("span", "op_span"):
             continue
-        if isinstance(value, ast.Node) or (type(value) is tuple and not _strings(cast("tuple[Any, ...]", value))):
+        if type(value) is tuple and not _strings(cast("tuple[Any, ...]", value)):
+            below.append((f.name, cast(Any, value)))
+        elif isinstance(value, ast.Node):
             below.append((f.name, value))
         elif value is not None:
-            scalars.append(f"{f.name}={value!r}" if f.name != "text" else repr(value))
+            scalars.append(f"{f.name}={cast(Any, value)!r}" if f.name != "text" else repr(cast(Any, value)))
     where = f" @{_place(source, node.span.start)}-{_place(source, node.span.end)}" if source else ""
     lines.append("  " * indent + label + " ".join([type(node).__name__, *scalars]) + where)
     for name, value in below:

@@ -23,10 +23,10 @@ _SYNONYMS = {
 }  # fmt: skip
 # Human words for what the parser could take, most telling first.
 _EXPECTED = (
-    (("STRING",), "a text in double quotes"), (("EQ", "LE"), "a relation sign such as `=` or `<=`"), (("EQ",), "`=`"),
-    (("IN",), "`in`"), (("SUCH_THAT",), "`such that`"), (("ARROW",), "`->`"), (("FROM",), "`from`"), (("COLON",), "`:`"),
-    (("RPAR",), "`)`"), (("RSQB",), "`]`"), (("RBRACE",), "`}`"), (("BAR_END",), "`|`"), (("DBAR_END",), "`||`"),
-    (("COMMA",), "`,`"), (("$END",), "the end of the statement"), (("PLUS",), "an operator"),
+    (("STRING",), "a text in double quotes"), (("EQ", "LE"), "a relation sign such as `=` or `<=`"),
+    (("EQ",), "`=`"), (("IN",), "`in`"), (("SUCH_THAT",), "`such that`"), (("ARROW",), "`->`"), (("FROM",), "`from`"),
+    (("COLON",), "`:`"), (("RPAR",), "`)`"), (("RSQB",), "`]`"), (("RBRACE",), "`}`"), (("BAR_END",), "`|`"),
+    (("DBAR_END",), "`||`"), (("COMMA",), "`,`"), (("$END",), "the end of the statement"), (("PLUS",), "an operator"),
 )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def explain(c: Context) -> Diagnostic:
         said = rule(c)
         if said is not None:
             return said
-    if _OPERAND <= c.accepts and "EQ" not in c.accepts:
+    if c.accepts >= _OPERAND and "EQ" not in c.accepts:
         return _operand(c)
     if c.accepts <= _ONLY_A_SET and "NAME" in c.accepts:
         wanted = "a name" if len(c.accepts) == 1 else "a set such as `R^n`"
@@ -281,5 +281,5 @@ def _expected(accepts: frozenset[str]) -> str:
     for types, word in _EXPECTED:
         if accepts.issuperset(types) and not (word == "`=`" and any("sign" in w for w in words)):
             words.append(word)
-    words = words[:3]
-    return "expected " + (", ".join(words[:-1]) + " or " if len(words) > 1 else "") + words[-1] if words else "remove it"
+    *others, last = words[:3] or ["nothing more"]
+    return "expected " + (", ".join(others) + " or " if others else "") + last

@@ -1,4 +1,4 @@
-"""`implicitdsl fmt`: the author's lines, with canonical spelling, spacing and indentation. Comments stay where they are.
+"""`implicitdsl fmt`: the author's lines in canonical spelling, spacing and indentation. Comments stay where they are.
 
 It works on tokens, so that formatting cannot change what is read: the tree of the result is that of the source.
 """
@@ -12,19 +12,19 @@ from implicitdsl.ground.source import Source
 from . import ast
 from .parser import Parsed, parse
 from .printer import derivative_text
-from .tokens import OPENERS, OPERAND_ENDS, RELATIONS, SECTIONS, SEPARATORS, WORDS, Token
+from .tokens import OPENERS, OPERAND_ENDS, SECTIONS, SEPARATORS, Token, types
 
-_CLOSERS = frozenset("RPAR RSQB RBRACE BAR_END DBAR_END".split())
-_BARS = frozenset("BAR DBAR BAR_END DBAR_END".split())
+_CLOSERS = types("RPAR RSQB RBRACE BAR_END DBAR_END")
+_BARS = types("BAR DBAR BAR_END DBAR_END")
 _SPELLING = {
     "IN": "in", "EQ": "=", "LE": "<=", "GE": ">=", "SUCCEEDS": ">>", "PRECEDES": "<<", "ARROW": "->", "MINUS": "-",
     "STAR": "*", "SLASH": "/", "AT": "@", "DBAR": "||", "DBAR_END": "||", "TRANSPOSE": "^T",
     "SUCH_THAT": "such that", "SUBJECT_TO": "subject to", "NEWLINE": "",
 }  # fmt: skip
 _SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
-_TIGHT_BEFORE = frozenset("COMMA SEMICOLON CALL INDEX TRANSPOSE SUPERSCRIPT NORM_KIND CARET COLON".split()) | _CLOSERS
-_CLAUSES = frozenset("SUCH_THAT SUBJECT_TO FOR UNTIL".split())
-_BLOCKS = frozenset("FIND ARGMIN ARGMAX BARE".split())
+_TIGHT_BEFORE = types("COMMA SEMICOLON CALL INDEX TRANSPOSE SUPERSCRIPT NORM_KIND CARET COLON") | _CLOSERS
+_CLAUSES = types("SUCH_THAT SUBJECT_TO FOR UNTIL")
+_BLOCKS = types("FIND ARGMIN ARGMAX BARE")
 
 
 def format_program(source: Source, parsed: Parsed | None = None) -> str:
@@ -194,7 +194,7 @@ class _Formatter:
             return not self.open and self.item == 2
         if a == "MINUS" and not _binary(tokens, i - 1):
             return False
-        if (a in ("PLUS", "MINUS") and self._dense(tokens, i - 1)) or (b in ("PLUS", "MINUS") and self._dense(tokens, i)):
+        if any(tokens[j].type in ("PLUS", "MINUS") and self._dense(tokens, j) for j in (i - 1, i)):
             return False
         return not (_fraction(tokens, i - 1) or _fraction(tokens, i))
 
@@ -207,7 +207,7 @@ class _Formatter:
         if not self.open or i + 2 >= len(tokens):
             return False
         opener = self.open[-1]
-        dimension = opener.type == "LPAR" and tokens[tokens.index(opener) - 1].type == "CARET" and self._in_set(tokens, i)
+        dimension = opener.type == "LPAR" and self._of_set(tokens, tokens.index(opener))
         return (
             (opener.type == "INDEX" or dimension)
             and tokens[i - 1].type in ("NAME", "NUMBER")
@@ -216,9 +216,11 @@ class _Formatter:
             and tokens[i + 2].type in ("RSQB", "RPAR", "COMMA", "COLON")
         )
 
-    def _in_set(self, tokens: list[Token], i: int) -> bool:
-        """Whether a dimension's bracket belongs to a set: its base follows `in`, `->` or an `fn`'s bracket."""
-        base = tokens.index(self.open[-1]) - 2
+    def _of_set(self, tokens: list[Token], opener: int) -> bool:
+        """Whether the bracket at `opener` holds dimensions: it follows `^` and a base that follows `in` or `->`."""
+        if tokens[opener - 1].type != "CARET":
+            return False
+        base = opener - 2
         depth = 0
         while base > 0 and (depth or tokens[base].type in _CLOSERS):
             depth += (tokens[base].type in _CLOSERS) - (tokens[base].type in OPENERS)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from lark import Lark
@@ -46,7 +46,7 @@ def cache_file(grammar: str, version: str) -> str | None:
     return str(folder / f"grammar-{key}.lark") if os.access(folder, os.W_OK) else None
 
 
-def build(grammar: str, transformer: object, *, strict: bool = False, cache_path: str | None = None) -> Lark:
+def build(grammar: str, transformer: Any, *, strict: bool = False, cache_path: str | None = None) -> Lark:
     """The LALR(1) parser of `grammar` whose reductions call the methods of `transformer`."""
     from lark import Lark
 
@@ -56,8 +56,8 @@ def build(grammar: str, transformer: object, *, strict: bool = False, cache_path
         parser="lalr",
         lexer="basic",
         strict=strict,
-        postlex=KeepTerminals(),  # pyright: ignore[reportArgumentType]  # lark asks for its own abstract class
-        transformer=transformer,  # pyright: ignore[reportArgumentType]  # any object with a method a rule will do
+        postlex=cast(Any, KeepTerminals()),  # lark asks for its own abstract class, and imports here are late
+        transformer=transformer,
         **options,
     )
 
@@ -71,3 +71,15 @@ def load() -> Lark:
 
     text = grammar_path().read_text(encoding="utf-8")
     return build(text, Build(), cache_path=cache_file(text, lark.__version__))
+
+
+def session(text: str | None = None) -> Any:
+    """A run of the parser (`lark.InteractiveParser`, whose types are partial)."""
+    parser: Any = load()
+    return parser.parse_interactive(text)
+
+
+def lexemes(text: str) -> Iterator[LarkToken]:
+    """The tokens of `text` from the parser's own lexer; `Lark.lex` would build a new one at every call."""
+    run = session(text)
+    return run.lexer_thread.lex(run.parser_state)

@@ -65,21 +65,8 @@ def outside(tokens: list[Token], source: Source) -> Diagnostic:
     if any(t.type in RELATIONS for t in line):
         return _wrong("a relation stands outside any section", span, source,
                       "say what it determines: `find z such that …`, or `where` for a definition")  # fmt: skip
-    return _wrong(f"`{first.text}` begins no section", span, source,
-                  "sections begin with given, param, const, fn, let, where, find, argmin_, using or return")  # fmt: skip
-
-
-def report_twice(layers: list[ast.Layer], source: Source, found: list[Diagnostic]) -> None:
-    """IMP102 for every layer whose name an earlier one has."""
-    first: dict[str, ast.Ident] = {}
-    for layer in layers:
-        if layer.name is None or layer.name.text == "_":
-            continue
-        earlier = first.setdefault(layer.name.text, layer.name)
-        if earlier is not layer.name:
-            label = Label(earlier.span, "first declared here")
-            message = f"layer `{layer.name.text}` is declared twice"
-            found.append(Diagnostic("IMP102", message, layer.name.span, source, labels=(label,)))
+    words = "given, param, const, fn, let, where, find, argmin_, using or return"
+    return _wrong(f"`{first.text}` begins no section", span, source, f"a section begins with {words}")
 
 
 def _wrong(message: str, span: Span, source: Source, help_text: str) -> Diagnostic:

@@ -1,4 +1,4 @@
-"""The pass over one section that knows what is open: brackets, bars, calls, indices, and which newlines end a statement.
+"""The pass over one section that knows what is open: brackets, bars, calls, indices, newlines that end a statement.
 
 A bar closes the innermost open bar after an operand, else it opens; `||` splits in two where only `|` is open.
 """
@@ -214,4 +214,3 @@ class Lines:
 
     def _report(self, code: str, message: str, t: Token, *labels: Label, help_text: str | None = None) -> None:
         self.found.append(Diagnostic(code, message, t.span, self.source, labels=labels, help=help_text))
-

@@ -7,6 +7,7 @@ of the layer, and each section is fed to the parser by itself, so that one wrong
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from implicitdsl.ground.diagnostics import Diagnostic
@@ -70,7 +71,6 @@ class _Reader:
                 else:
                     self.found.append(headers.before_layer(section, self.source))
             nodes += [self.layer(raw, imports) for raw in named]
-            headers.report_twice(nodes, self.source, self.found)
         return ast.Program(Span(0, len(self.source.text)), tuple(imports), tuple(nodes), comments)
 
     def layer(self, raw: RawLayer, imports: list[ast.Import]) -> ast.Layer:
@@ -115,9 +115,7 @@ class _Reader:
 
 def _next_sections(tokens: list[Token]) -> dict[int, Token]:
     """The keyword that follows a section, by where the section's last token starts."""
-    return {
-        before.start: t for before, t in zip(tokens, tokens[1:], strict=False) if t.type in SECTIONS
-    }
+    return {before.start: t for before, t in pairwise(tokens) if t.type in SECTIONS}
 
 
 def _layer(header: Header | None, nodes: list[Any], raw: RawLayer, broken: bool) -> ast.Layer:

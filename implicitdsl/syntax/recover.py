@@ -10,10 +10,10 @@ from implicitdsl.ground.diagnostics import Diagnostic
 from implicitdsl.ground.source import Source
 
 from . import ast, errors
-from .grammar import load
-from .tokens import OPENERS, SEPARATORS, Token
+from .grammar import session
+from .tokens import OPENERS, SEPARATORS, Token, types
 
-_CLOSE = frozenset("RPAR RSQB RBRACE BAR_END DBAR_END".split())
+_CLOSE = types("RPAR RSQB RBRACE BAR_END DBAR_END")
 DEEPEST = 200  # nodes on a way from a section down; later passes recurse over the tree
 _MOST_ERRORS = 20  # items of one section that are reported; the rest would only repeat
 
@@ -38,15 +38,17 @@ def feed(tokens: list[Token]) -> Any | Failure:
     """The statement that the tokens are, or where it ends to be one."""
     from lark.exceptions import UnexpectedToken
 
-    session = load().parse_interactive()
-    state = session.parser_state
-    end = tokens[-1].end
-    for i, t in enumerate((*tokens, Token("$END", "", end, end))):
-        try:
-            value = state.feed_token(t, t.type == "$END")  # pyright: ignore[reportArgumentType]  # it reads only `type`
-        except UnexpectedToken:
-            return Failure(i, frozenset(session.accepts()))
-    return value[0]  # pyright: ignore[reportPossiblyUnboundVariable]  # the loop runs at least once
+    run = session()
+    state = run.parser_state
+    fed = 0
+    try:
+        for t in tokens:
+            state.feed_token(t)  # it reads nothing but the token's type
+            fed += 1
+        end = tokens[-1].end
+        return state.feed_token(Token("$END", "", end, end), True)[0]
+    except UnexpectedToken:
+        return Failure(fed, frozenset(run.accepts()))
 
 
 def read(tokens: list[Token], source: Source, found: list[Diagnostic], end: int, lost: bool) -> Result:

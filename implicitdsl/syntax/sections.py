@@ -8,10 +8,10 @@ from implicitdsl.ground.diagnostics import Applicability, Diagnostic, Edit, Fix
 from implicitdsl.ground.source import Source
 
 from .derivatives import Scope, readings
-from .tokens import INFIX, OPENERS, OPERATORS, SECTIONS, SEPARATORS, Token
+from .tokens import INFIX, OPENERS, OPERATORS, SECTIONS, SEPARATORS, Token, types
 
 # What cannot follow a section's keyword, so the keyword was meant as a name.
-_AFTER_NAME = (INFIX | SEPARATORS | frozenset("IN COLON RPAR RSQB RBRACE TRANSPOSE SUPERSCRIPT".split())) - {"NEWLINE"}
+_AFTER_NAME = (INFIX | SEPARATORS | types("IN COLON RPAR RSQB RBRACE TRANSPOSE SUPERSCRIPT")) - {"NEWLINE"}
 # What a section cannot follow on the same line.
 _BEFORE_NAME = (OPERATORS | OPENERS | {"IN", "FOR"}) - {"BAR", "DBAR"}
 _CLAUSES = frozenset(("IN", "FOR", "UNTIL"))
@@ -64,7 +64,7 @@ def cut(tokens: list[Token]) -> list[RawLayer]:
     """The layers of a file. The first one has no header; it holds imports and what stands before any `layer`."""
     layers = [RawLayer(None)]
     current: list[Token] = []
-    for i, t in enumerate(tokens):
+    for t in tokens:
         if t.type in SECTIONS:
             if t.type == "LAYER":
                 layers.append(RawLayer([t]))
@@ -92,7 +92,7 @@ def _open(tokens: list[Token]) -> bool:
 
 
 def bare_relations(layer: RawLayer, scope: Scope) -> None:
-    """In a text without `layer`: gives lines that begin with a derivative, outside any block, a section of their own."""
+    """In a text without `layer`: makes sections of lines that begin with a derivative, outside any block."""
     sections: list[list[Token]] = []
     for section in layer.sections:
         kind = section[0].type

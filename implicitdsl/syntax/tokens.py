@@ -7,7 +7,7 @@ from typing import NamedTuple
 from implicitdsl.ground.source import Source, Span
 
 from . import ast
-from .grammar import load
+from .grammar import lexemes
 
 
 class Token(NamedTuple):
@@ -27,29 +27,27 @@ class Token(NamedTuple):
         return Span(self.start, self.end)
 
 
-SECTIONS = frozenset(
-    "GIVEN PARAM CONST FN LET WHERE FIND ARGMIN ARGMAX USING RETURN IMPORT LAYER BARE".split()
-)
-WORDS = SECTIONS | frozenset(
-    "FOR UNTIL IN SUCH_THAT SUBJECT_TO FROM AS OR FORWARD BACKWARD START ON_FAILURE".split()
-)
-RELATIONS = frozenset("EQ LE GE SUCCEEDS PRECEDES LESS GREATER".split())
-OPERATORS = RELATIONS | frozenset("PLUS MINUS STAR SLASH AT CARET POWER ARROW ELEMENT".split())
+def types(names: str) -> frozenset[str]:
+    """The set of the terminals named."""
+    return frozenset(names.split())
+
+
+SECTIONS = types("GIVEN PARAM CONST FN LET WHERE FIND ARGMIN ARGMAX USING RETURN IMPORT LAYER BARE")
+WORDS = SECTIONS | types("FOR UNTIL IN SUCH_THAT SUBJECT_TO FROM AS OR FORWARD BACKWARD START ON_FAILURE")
+RELATIONS = types("EQ LE GE SUCCEEDS PRECEDES LESS GREATER")
+OPERATORS = RELATIONS | types("PLUS MINUS STAR SLASH AT CARET POWER ARROW ELEMENT")
 INFIX = OPERATORS - {"MINUS"}
-OPENERS = frozenset("LPAR LSQB LBRACE CALL INDEX BAR DBAR".split())
+OPENERS = types("LPAR LSQB LBRACE CALL INDEX BAR DBAR")
 CLOSERS = {"RPAR": "LPAR", "RSQB": "LSQB", "RBRACE": "LBRACE"}
-SEPARATORS = frozenset("COMMA SEMICOLON NEWLINE".split())
-OPERAND_ENDS = frozenset(
-    "NAME NUMBER STRING SUPERSCRIPT TRANSPOSE DERIVATIVE NORM_KIND RPAR RSQB RBRACE BAR_END DBAR_END".split()
-)
+SEPARATORS = types("COMMA SEMICOLON NEWLINE")
+OPERAND_ENDS = types("NAME NUMBER STRING SUPERSCRIPT TRANSPOSE DERIVATIVE NORM_KIND RPAR RSQB RBRACE BAR_END DBAR_END")
 
 
 def lex(source: Source) -> tuple[list[Token], tuple[ast.Comment, ...]]:
     """All tokens of the file, newlines included, and its comments. A terminal for any character makes it never fail."""
-    session = load().parse_interactive(source.text)  # the parser's own lexer; `Lark.lex` would build a new one
     tokens: list[Token] = []
     comments: list[ast.Comment] = []
-    for raw in session.lexer_thread.lex(session.parser_state):
+    for raw in lexemes(source.text):
         start = raw.start_pos or 0
         token = Token(raw.type, str(raw), start, start + len(raw))
         if token.type == "COMMENT":

@@ -10,7 +10,7 @@ import unicodedata
 from implicitdsl.ground.diagnostics import Applicability, Diagnostic, Edit, Fix
 from implicitdsl.ground.source import Source, Span
 
-from .tokens import OPERAND_ENDS, Token
+from .tokens import OPERAND_ENDS, Token, types
 
 _PAIRS = {("such", "that"): "SUCH_THAT", ("subject", "to"): "SUBJECT_TO"}
 _SUBSCRIPTS = {chr(0x2080 + i): str(i) for i in range(10)}
@@ -79,7 +79,7 @@ class Words:
         wide = t.text + "="
         self._report(
             "IMP004", f"`{t.text}` is not a relation here; write `{wide}`", t,
-            self._fix(f"write `{wide}`; over reals a solver cannot tell the two apart", t.span, wide, Applicability.UNSAFE),
+            self._fix(f"write `{wide}`; a solver cannot tell the two apart", t.span, wide, Applicability.UNSAFE),
         )  # fmt: skip
         self.kept.append(t._replace(type="LE" if t.text == "<" else "GE"))
 
@@ -148,7 +148,7 @@ class Words:
         self.found.append(Diagnostic(code, message, t.span, self.source, fixes=fixes, help=help_text))
 
 
-_SPECIAL = frozenset("ELEMENT INFINITY LESS GREATER POWER QUOTE UNKNOWN PARTIAL".split())
+_SPECIAL = types("ELEMENT INFINITY LESS GREATER POWER QUOTE UNKNOWN PARTIAL")
 
 
 def _visible(text: str) -> str:
