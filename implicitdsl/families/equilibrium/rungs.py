@@ -1,0 +1,196 @@
+"""When a root solver suits: the ladder's conditions and prices, in terms of facts.
+
+A price is an estimate of the time for 32 samples in µs: 5 µs a kernel launch, 1e4 flops/µs in matrix products and
+2e3 flops/µs in batched factorisations (two cores; the ratio is similar on a GPU). Only the order of prices matters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from implicitdsl.ground.facts import Fact
+
+SAMPLES = 32
+LAUNCH, PRODUCT, FACTOR = 5.0, 1e4, 2e3
+NEWTON_STEPS = 5
+TOLERANCE = 1e-6
+
+DENSE = 256
+"""Up to this many unknown numbers a dense Jacobian is factored at every Newton step."""
+DENSE_OPAQUE = 64
+"""The same where a bound function makes the Jacobian cost one JVP a column."""
+DENSE_ONCE = 2048
+"""Up to here one factorisation (affine equations, the backward system) is affordable."""
+SLOW = 0.98
+"""From this rate on plain iteration is slower than its acceleration."""
+
+Verdict = tuple[bool, str]
+Facts = Mapping[str, Fact]
+Sizes = Mapping[str, int | None]
+
+
+def value(facts: Facts, name: str) -> Any:
+    """A fact's value; None where it is unknown."""
+    found = facts.get(name)
+    return None if found is None else found.value
+
+
+def state_size(facts: Facts, sizes: Sizes) -> int | None:
+    """The number of unknown numbers, where the sizes are known."""
+    dim = value(facts, "size")
+    known = {name: size for name, size in sizes.items() if size is not None}
+    return dim.evaluate(known) if dim is not None and dim.names <= known.keys() else None
+
+
+def picard_steps(rate: float) -> int:
+    """Iterations to the tolerance at a rate."""
+    return 1 if rate <= TOLERANCE else math.ceil(math.log(TOLERANCE) / math.log(rate))
+
+
+def picard_price(n: int, rate: float) -> float:
+    return picard_steps(rate) * (4 * LAUNCH + SAMPLES * 2 * n**2 / PRODUCT)
+
+
+def newton_price(n: int) -> float:
+    return NEWTON_STEPS * (12 * LAUNCH + SAMPLES * 2 / 3 * n**3 / FACTOR)
+
+
+def _name(facts: Facts) -> str:
+    return str(value(facts, "size"))
+
+
+def _affine(facts: Facts) -> bool:
+    return value(facts, "affine") is not None
+
+
+def direct(facts: Facts, sizes: Sizes) -> Verdict:
+    kind = value(facts, "affine")
+    if kind is None:
+        return False, "the equations are not affine in the unknowns"
+    n = state_size(facts, sizes)
+    if kind == "diagonal":
+        return True, "affine with a diagonal coefficient: one division solves it, whatever its contraction rate"
+    if n is None or n <= DENSE_ONCE:
+        return True, "affine in the unknowns: one factorisation solves it, whatever its contraction rate"
+    return False, f"affine, but a dense factorisation of {n} unknowns is too large"
+
+
+def bisection(facts: Facts, sizes: Sizes) -> Verdict:
+    ends, elementwise = value(facts, "bracket"), value(facts, "elementwise")
+    if ends is None or elementwise is None or _affine(facts):
+        return False, "no bounded interval is known that holds the root"
+    if len(facts["bracket"].proof) < 2:
+        return False, "a sign change over the interval is not proved"
+    return True, f"every entry changes sign over [{ends.lo:g}, {ends.hi:g}], so it cannot fail"
+
+
+def picard(facts: Facts, sizes: Sizes) -> Verdict:
+    rate = value(facts, "contraction")
+    if rate is None or _affine(facts):
+        return False, "no contraction is proved"
+    if rate >= SLOW:
+        return False, f"contracts, but its rate {rate:.6g} is slow"
+    n, steps = state_size(facts, sizes), picard_steps(rate)
+    promise = f"contracts with rate {rate:.6g}: at most {steps} cheap steps to {TOLERANCE:g}"
+    if n is None:
+        return True, f"{promise}; {_name(facts)} is not known yet, Newton may be cheaper where it is small"
+    mine, other = picard_price(n, rate), newton_price(n)
+    if value(facts, "opaque") is None and other < mine:
+        return False, f"{promise}, but a few Newton steps are cheaper at {n} unknowns"
+    return True, f"{promise}, cheaper than factoring {n} × {n} Jacobians"
+
+
+def peaceman_rachford(facts: Facts, sizes: Sizes) -> Verdict:
+    margin = value(facts, "monotone")
+    if margin is None:
+        return False, "no monotone margin is proved"
+    if value(facts, "contraction") is not None or _affine(facts):
+        return False, "monotone, but a simpler certificate is at hand"
+    n = state_size(facts, sizes)
+    if n is not None and n > DENSE_ONCE:
+        return False, f"monotone, but its factor of {n} unknowns is too large"
+    return True, f"strongly monotone with margin {margin:.6g}: converges from every start, with one factorisation"
+
+
+def newton(facts: Facts, sizes: Sizes) -> Verdict:
+    if _affine(facts):
+        return False, "affine: one factorisation is enough"
+    if value(facts, "elementwise"):
+        return True, "every entry is a scalar equation: safeguarded Newton steps by division"
+    limit, n = _limit(facts), state_size(facts, sizes)
+    why = "no certificate is needed: quadratic convergence, globalised by a line search"
+    if n is None:
+        return True, f"{_name(facts)} is not known yet; Newton while {_name(facts)} ≤ {limit}; {why}"
+    if n > limit:
+        return False, f"{n} unknowns are too many for dense Newton steps (limit {limit})"
+    return True, f"{n} unknowns: {why}"
+
+
+def _limit(facts: Facts) -> int:
+    """Up to how many unknown numbers a dense Jacobian a step is affordable."""
+    return DENSE if value(facts, "opaque") is None else DENSE_OPAQUE
+
+
+def levenberg_marquardt(facts: Facts, sizes: Sizes) -> Verdict:
+    if _affine(facts) or value(facts, "elementwise"):
+        return False, "not needed for affine or scalar equations"
+    n = state_size(facts, sizes)
+    if n is not None and n > _limit(facts):
+        return False, f"{n} unknowns are too many for dense steps"
+    return True, "damped steps go on where the Jacobian is nearly singular"
+
+
+def _large(facts: Facts, sizes: Sizes, what: str) -> Verdict:
+    if _affine(facts) and state_size(facts, sizes) is None:
+        return False, "affine: one factorisation is enough"
+    n = state_size(facts, sizes)
+    if n is None:
+        return True, f"{what}, where {_name(facts)} turns out large"
+    if n <= DENSE_OPAQUE or (_affine(facts) and n <= DENSE_ONCE):
+        return False, f"{n} unknowns are few enough for dense steps"
+    return True, f"{n} unknowns: {what}"
+
+
+def anderson(facts: Facts, sizes: Sizes) -> Verdict:
+    if value(facts, "lipschitz") is None and _no_step(facts):
+        return False, "an equation does not read u = g(…)"
+    if _affine(facts):
+        return False, "affine: a linear solver is better"
+    rate = value(facts, "contraction")
+    if rate is not None and rate >= SLOW:
+        return True, f"contracts with the slow rate {rate:.6g}: accelerated iteration"
+    return _large(facts, sizes, "accelerated fixed-point iteration needs no Jacobian")
+
+
+def _no_step(facts: Facts) -> bool:
+    return value(facts, "range") is None
+
+
+def broyden(facts: Facts, sizes: Sizes) -> Verdict:
+    if _affine(facts):
+        return False, "affine: a linear solver is better"
+    return _large(facts, sizes, "limited-memory quasi-Newton needs no Jacobian")
+
+
+def newton_krylov(facts: Facts, sizes: Sizes) -> Verdict:
+    return _large(facts, sizes, "Newton steps solved by GMRES need only Jacobian-vector products")
+
+
+def implicit(facts: Facts, sizes: Sizes) -> Verdict:
+    n = state_size(facts, sizes)
+    rule = "implicit function theorem"
+    if value(facts, "elementwise") or value(facts, "affine") == "diagonal":
+        return True, f"{rule}: the Jacobian is diagonal, one division"
+    if n is None:
+        return True, f"{rule}: one transposed solve with an LU of the Jacobian while {_name(facts)} ≤ {DENSE_ONCE}"
+    if n > DENSE_ONCE or (value(facts, "opaque") is not None and n > DENSE):
+        return False, f"{n} unknowns are too many for a dense Jacobian"
+    return True, f"{rule}: one transposed solve with an LU of the {n} × {n} Jacobian"
+
+
+def gmres(facts: Facts, sizes: Sizes) -> Verdict:
+    n = state_size(facts, sizes)
+    how_many = "the" if n is None else str(n)
+    return True, f"implicit function theorem: GMRES with vector-Jacobian products, {how_many} unknowns need no matrix"

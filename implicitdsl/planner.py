@@ -1,0 +1,78 @@
+"""Facts and wishes → Plan: which solver, which backward rule, and why.
+
+The conditions and prices of a rung are in its descriptor (`Method.suits`); here they are only asked in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .analysis import Analysis, BlockFacts, analyse
+from .calculus import expand, hoist, inline
+from .ground.facts import Fact
+from .ground.methods import Method
+from .ir.model import Model, Options
+from .ir.plan import BlockPlan, Choice, Plan, System
+from .language import Language
+
+RUNGS = 3
+"""How many solvers a ladder holds: the first and those that take over rows that stall."""
+
+EXPLICIT = "explicit"
+"""The method of a block that needs no solver: evaluate the steps, differentiate them as they are."""
+
+Sizes = Mapping[str, int | None]
+
+
+def analyse_model(model: Model, language: Language, sizes: Sizes | None = None) -> Analysis:
+    """The facts of a model, with definitions inlined and derivative operators carried out."""
+    functions = language.function_table
+    return analyse(model, functions, lambda e: expand(inline(e, model.definitions), functions), sizes)
+
+
+def plan(model: Model, language: Language, sizes: Sizes | None = None, analysis: Analysis | None = None) -> Plan:
+    """The plan of a layer. Sizes may be unknown while checking; the reasons then say on what the choice depends.
+
+    `analysis` saves computing the facts again, if it was made with the same sizes.
+    """
+    found = analysis if analysis is not None else analyse_model(model, language, sizes)
+    return Plan(model, tuple(_block(part, language, sizes or {}) for part in found.blocks))
+
+
+def _block(part: BlockFacts, language: Language, sizes: Sizes) -> BlockPlan:
+    system = None if part.system is None else _hoisted(part.system)
+    if part.value("explicit"):
+        reason = part.facts_by_name["explicit"].proof[0]
+        choice = Choice(EXPLICIT, f"no solver needed: {reason}")
+        return BlockPlan(part.block, system, part.facts, (choice,), Choice(EXPLICIT, "ordinary chain rule"))
+    wishes = part.block.wishes
+    forward = _asked(wishes.forward) or _ladder(part, language.methods(part.block.sentence, "forward"), sizes, RUNGS)
+    backward = _asked(wishes.backward) or _ladder(part, language.methods(part.block.sentence, "backward"), sizes, 1)
+    return BlockPlan(part.block, system, part.facts, forward, backward[0])
+
+
+def _hoisted(system: System) -> System:
+    """The system in terms of its loop invariants."""
+    steps = system.step or ()
+    written, invariants = hoist((*system.residual, *steps), system.unknowns)
+    count = len(system.residual)
+    step = None if system.step is None else written[count:]
+    return System(system.unknowns, written[:count], step, invariants)
+
+
+def _asked(options: Options | None) -> tuple[Choice, ...]:
+    """What `using` says, alone: no other method takes over."""
+    return () if options is None else (Choice(options.method, "asked for by `using`", options.values),)
+
+
+def _ladder(part: BlockFacts, methods: tuple[Method, ...], sizes: Sizes, rungs: int) -> tuple[Choice, ...]:
+    """The methods that suit, in order of preference. Where none states a condition, the first is the default."""
+    facts: Mapping[str, Fact] = part.facts_by_name
+    found: list[Choice] = []
+    for method in methods:
+        suits, reason = (False, "") if method.suits is None else method.suits(facts, sizes)
+        if suits and len(found) < rungs:
+            found.append(Choice(method.name, reason if not found else f"takes over what stalls: {reason}"))
+    if not found:
+        found.append(Choice(methods[0].name, f"the default: {methods[0].doc}"))
+    return tuple(found)
