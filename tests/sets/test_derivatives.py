@@ -85,6 +85,20 @@ def test_compiles_whole(a_set: Parametrization) -> None:
     assert torch.allclose(g_actual, g_expected, rtol=1e-3, atol=1e-4)
 
 
+def test_compiled_transforms() -> None:
+    """Under compile torch traces into a custom Function's forward, where detached factors would have no derivative."""
+    torch._dynamo.reset()
+    a_set = make("SpectralBall", (3, 3), (0.9,))
+    raws = torch.stack([somewhere(a_set, seed) for seed in range(3)])
+
+    def loss(raw: Tensor) -> Tensor:
+        return a_set.value(raw).sin().sum()
+
+    for transformed in (vmap(grad(loss)), vmap(jacfwd(loss))):
+        compiled = torch.compile(transformed, fullgraph=True, backend="aot_eager")
+        assert torch.allclose(compiled(raws), transformed(raws))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch._prims_common.check`:FutureWarning")  # inside inductor
 @pytest.mark.parametrize("name", ["SpectralBall", "Orth", "PD"])

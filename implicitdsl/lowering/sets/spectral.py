@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .base import NUDGE, Parametrization, linear_default
-from .cache import memo
+from .cache import keepable, memo
 
 
 @final
@@ -38,18 +38,21 @@ class SpectralBall(Parametrization):
         return None if math.isfinite(self.c) and self.c > 0 else "the bound must be finite and positive"
 
     def _value(self, raw: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # custom forward-mode rules do not trace; QR's own derivative does
-            w, m = self._factors(raw)
-        else:
-            w, m = _Attach.apply(raw, *memo(raw, self, self._factors), 16 * self.c * self.c)
+        if torch.compiler.is_compiling():  # QR's own derivative: custom rules do not trace, and torch.func drops them
+            return self._factors(raw)[2]
+        w, m, value = memo(raw, self, self._factors)
+        if keepable(raw) and not (raw.requires_grad and torch.is_grad_enabled()):
+            return value.clone()
+        w, m = _Attach.apply(raw, w, m, 16 * self.c * self.c)
         return w @ (2 * m - _eye(raw))
 
-    def _factors(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """X M and M = (I + XᵀX / 16c²)⁻¹."""
+    def _factors(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """X M, M = (I + XᵀX / 16c²)⁻¹, and W."""
         eye = _eye(raw).expand(*raw.shape[:-2], -1, -1)
         q = torch.linalg.qr(torch.cat([eye, raw / (4 * self.c)], -2)).Q
         top, bottom = q.split([raw.shape[-1], raw.shape[-2]], -2)
-        return 4 * self.c * (bottom @ top.mT), top @ top.mT
+        w, m = 4 * self.c * (bottom @ top.mT), top @ top.mT
+        return w, m, w @ (2 * m - eye)
 
     def _raw(self, value: Tensor, dtype: torch.dtype) -> Tensor:
         u, w, vh = torch.linalg.svd(value, full_matrices=False)
