@@ -1,0 +1,46 @@
+"""What the rules of our autograd Functions share: leaving their own level, and merging a vmapped dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+@contextmanager
+def outer_levels() -> Iterator[None]:
+    """For the body of a `jvp` rule: torch runs it with forward mode off altogether, which would silently drop the
+    tangents of enclosing levels (jacfwd of jacfwd would be zero). Use with `primal` on every saved tensor."""
+    with forward_ad._set_fwd_grad_enabled(True):
+        yield
+
+
+def primal(x: Tensor) -> Tensor:
+    """x without the tangent of the level whose rule is running; tangents of enclosing levels stay."""
+    return forward_ad.unpack_dual(x).primal
+
+
+def merge(
+    size: int, batch: int, dims: Sequence[int | None], tensors: Sequence[Tensor], ranks: Sequence[int]
+) -> list[Tensor]:
+    """Fold a mapped dimension of `size` into the batch dimension of each tensor: (size·B, ...).
+
+    A tensor that is neither mapped nor batched stays shared; one that is mapped but shared is repeated B times.
+    """
+    merged: list[Tensor] = []
+    for x, dim, rank in zip(tensors, dims, ranks, strict=True):
+        if dim is None:
+            merged.append(x if x.ndim == rank else x.expand(size, *x.shape).flatten(0, 1))
+            continue
+        x = x.movedim(dim, 0)
+        if x.ndim == rank + 1:
+            x = x.unsqueeze(1).expand(size, batch, *x.shape[1:])
+        merged.append(x.flatten(0, 1))
+    return merged
+
+
+def split(size: int, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """Undo `merge` on outputs (size·B, ...): the mapped dimension comes first."""
+    return tuple(t.unflatten(0, (size, t.shape[0] // size)) for t in tensors), (0,) * len(tensors)

@@ -1,0 +1,61 @@
+"""Several solvers in turn: rows that one cannot settle go on to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .loop import Solver
+from .problem import Inputs, RootProblem
+from .verdict import MAX_ITERATIONS, NOT_FINITE, Solved
+
+
+@dataclass(frozen=True)
+class Cascade(Solver):
+    """Runs `rungs[0]` on all rows, `rungs[1]` on those it stalled or diverged on, and so on; `rung` says who settled.
+
+    A row that only ran out of iterations starts the next rung where it stands, others start anew at z0; a row that was
+    not finite to begin with is not handed on. Iterations and evaluations add up. Where no rung settles a row, the best
+    residual that was reached is returned. While `torch.compile` traces, every rung runs on the whole batch, with the
+    settled rows started at their solutions. The factor is kept only where the first rung settles all rows.
+    """
+
+    rungs: tuple[Solver, ...]
+
+    def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
+        found = self.rungs[0].solve(problem, z0, a)
+        found = found._replace(rung=torch.zeros_like(found.status))
+        for place, solver in enumerate(self.rungs[1:], 1):
+            open_ = ~found.converged & (found.status != NOT_FINITE)
+            if torch.compiler.is_compiling():
+                found = _merge(found, solver.solve(problem, _start(found, z0), a), open_, place)
+                continue
+            rows = open_.nonzero().view(-1)
+            if len(rows) == 0:
+                break
+            start = _start(found, z0).index_select(0, rows)
+            more = solver.solve(problem, start, problem.take(a, rows))
+            spread = (f.index_copy(0, rows, m) for f, m in zip(found[:5], more[:5], strict=True))
+            found = _merge(found, Solved(*spread), open_, place)  # pyright: ignore[reportArgumentType]  # five tensors
+        return found
+
+
+def _start(found: Solved, z0: Tensor) -> Tensor:
+    keep = found.converged | (found.status == MAX_ITERATIONS)
+    return torch.where(keep.unsqueeze(-1) & found.z.isfinite(), found.z, z0)
+
+
+def _merge(old: Solved, new: Solved, open_: Tensor, place: int) -> Solved:
+    better = open_ & (new.converged | (new.residual < old.residual) | ~old.residual.isfinite())
+    rung = old.rung if old.rung is not None else torch.zeros_like(old.status)
+    return Solved(
+        torch.where(better.unsqueeze(-1), new.z, old.z),
+        torch.where(better, new.status, old.status),
+        torch.where(open_, old.iterations + new.iterations, old.iterations),
+        torch.where(better, new.residual, old.residual),
+        torch.where(open_, old.nfe + new.nfe, old.nfe),
+        None,
+        torch.where(better, place, rung),
+    )

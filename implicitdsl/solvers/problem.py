@@ -1,0 +1,163 @@
+"""What a root solver is given: a batched residual with the derivatives that are known in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Inputs = tuple[Tensor, ...]
+Linear = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class RootProblem:
+    """F(z; a) = 0 for a batch of independent rows, z of shape (B, n).
+
+    Every callable takes `(z, *a)` explicitly and depends on nothing else that is differentiated, so it works under
+    `torch.func`. One of `residual` and `step` must be given; the methods below derive what else is missing from it by
+    `torch.func`. All floating a_i count as differentiable.
+
+    residual     F(z, *a) -> (B, n)
+    step         G(z, *a) -> (B, n), where the equation is z = G(z, a); then F = z - G
+    jacobian     (z, *a) -> ∂F/∂z (B, n, n), or (n, n) where all rows share it; if `diagonal`: (B, n) or (n,)
+    jvp          (z, v, *a) -> (∂F/∂z) v
+    vjp          (z, u, *a) -> (∂F/∂z)ᵀ u
+    vjp_inputs   (z, u, *a) -> tuple of (∂F/∂a_i)ᵀ u, each in the shape of a_i, or None where a_i has no derivative
+    jvp_inputs   (z, tangents, *a) -> Σ (∂F/∂a_i) ȧ_i; a tangent that is None counts as zero
+    pullback     (z, *a) -> (u -> (∂F/∂z)ᵀ u), with all that does not depend on u computed once
+    pushforward  (z, *a) -> (v -> (∂F/∂z) v), likewise
+    ranks        core rank of each a_i: it has that many dimensions (shared by the batch) or a leading B before them
+    hoist        (*a) -> this problem with everything that depends on a alone computed; called once a solve and again
+                 after finished rows have left, its callables still receive (z, *a)
+    diagonal     F is elementwise in z
+    affine       F is affine in z
+    lower, upper the box in which the root is sought, numbers or (n,): Newton-like steps are clipped to it, bisection
+                 uses it as its bracket
+    proximal     (*a) -> (W, h) with z = σ(W z + h), for `PeacemanRachford`
+    activation   (x, alpha) -> prox of alpha·f at x, where σ is the prox of f
+    """
+
+    residual: Callable[..., Tensor] | None = None
+    step: Callable[..., Tensor] | None = None
+    jacobian: Callable[..., Tensor] | None = None
+    jvp: Callable[..., Tensor] | None = None
+    vjp: Callable[..., Tensor] | None = None
+    vjp_inputs: Callable[..., tuple[Tensor | None, ...]] | None = None
+    jvp_inputs: Callable[..., Tensor] | None = None
+    ranks: tuple[int, ...] = ()
+    pullback: Callable[..., Linear] | None = None
+    pushforward: Callable[..., Linear] | None = None
+    hoist: Callable[..., RootProblem] | None = None
+    diagonal: bool = False
+    affine: bool = False
+    lower: float | Tensor | None = None
+    upper: float | Tensor | None = None
+    proximal: Callable[..., tuple[Tensor, Tensor]] | None = None
+    activation: Callable[[Tensor, float], Tensor] | None = None
+
+    def at(self, a: Inputs) -> RootProblem:
+        """The problem to iterate on for these inputs, loop invariants hoisted."""
+        return self if self.hoist is None else self.hoist(*a)
+
+    def F(self, z: Tensor, a: Inputs) -> Tensor:
+        """The residual, (B, n)."""
+        if self.residual is not None:
+            return self.residual(z, *a)
+        assert self.step is not None, "a RootProblem needs `residual` or `step`"
+        return z - self.step(z, *a)
+
+    def G(self, z: Tensor, a: Inputs) -> Tensor:
+        """The fixed-point map, (B, n); z - F where the equation is not of that form."""
+        if self.step is not None:
+            return self.step(z, *a)
+        return z - self.F(z, a)
+
+    def J(self, z: Tensor, a: Inputs) -> Tensor:
+        """∂F/∂z as `jacobian` states it. Derived: n pullbacks in one vmap, (B, n, n), or one if `diagonal`."""
+        if self.jacobian is not None:
+            return self.jacobian(z, *a)
+        pull = self.pull(z, a)
+        if self.diagonal:
+            return pull(torch.ones_like(z))
+        n = z.shape[-1]
+        basis = torch.eye(n, dtype=z.dtype, device=z.device).unsqueeze(1).expand(n, *z.shape)
+        return torch.func.vmap(pull)(basis).transpose(0, 1)
+
+    def pull(self, z: Tensor, a: Inputs) -> Linear:
+        """u -> (∂F/∂z)ᵀ u at z."""
+        if self.pullback is not None:
+            return self.pullback(z, *a)
+        vjp = self.vjp
+        if vjp is not None:
+            return lambda u: vjp(z, u, *a)
+        pull = torch.func.vjp(lambda z: self.F(z, a), z)[1]
+        return lambda u: pull(u)[0]
+
+    def push(self, z: Tensor, a: Inputs) -> Linear:
+        """v -> (∂F/∂z) v at z."""
+        if self.pushforward is not None:
+            return self.pushforward(z, *a)
+        jvp = self.jvp
+        if jvp is not None:
+            return lambda v: jvp(z, v, *a)
+        return lambda v: directional(lambda z: self.F(z, a), (z,), (v,))
+
+    def pull_inputs(self, z: Tensor, u: Tensor, a: Inputs) -> tuple[Tensor | None, ...]:
+        """(∂F/∂a_i)ᵀ u for each input, summed over the batch where the input is shared."""
+        if self.vjp_inputs is not None:
+            return tuple(self.vjp_inputs(z, u, *a))
+        places = [i for i, x in enumerate(a) if x.is_floating_point()]
+
+        def of_inputs(*given: Tensor) -> Tensor:
+            return self.F(z, _put(a, places, given))
+
+        found: list[Tensor | None] = [None] * len(a)
+        if places:
+            for i, cotangent in zip(places, torch.func.vjp(of_inputs, *(a[i] for i in places))[1](u), strict=True):
+                found[i] = cotangent
+        return tuple(found)
+
+    def push_inputs(self, z: Tensor, tangents: Sequence[Tensor | None], a: Inputs) -> Tensor:
+        """Σ (∂F/∂a_i) ȧ_i, (B, n)."""
+        if self.jvp_inputs is not None:
+            return self.jvp_inputs(z, tuple(tangents), *a)
+        given = [(i, t) for i, t in enumerate(tangents) if t is not None and a[i].is_floating_point()]
+        if not given:
+            return torch.zeros_like(z)
+        places = [i for i, _ in given]
+
+        def of_inputs(*values: Tensor) -> Tensor:
+            return self.F(z, _put(a, places, values))
+
+        return directional(of_inputs, tuple(a[i] for i in places), tuple(t for _, t in given))
+
+    def take(self, a: Inputs, rows: Tensor) -> Inputs:
+        """The inputs of some rows of the batch: batched a_i are gathered, shared ones stay."""
+        return tuple(x.index_select(0, rows) if x.ndim > rank else x for x, rank in zip(a, self.ranks, strict=True))
+
+    def clip(self, z: Tensor) -> Tensor:
+        """z moved into the box from `lower` to `upper`."""
+        if self.lower is not None:
+            z = torch.maximum(z, self.lower) if isinstance(self.lower, Tensor) else z.clamp_min(self.lower)
+        if self.upper is not None:
+            z = torch.minimum(z, self.upper) if isinstance(self.upper, Tensor) else z.clamp_max(self.upper)
+        return z
+
+
+def _put(a: Inputs, places: list[int], values: Sequence[Tensor]) -> Inputs:
+    new = list(a)
+    for i, value in zip(places, values, strict=True):
+        new[i] = value
+    return tuple(new)
+
+
+def directional(f: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, ...]) -> Tensor:
+    """Σ (∂f/∂x_i) v_i as the transpose of the pullback, which is linear: two reverse passes, no forward-mode level.
+
+    (Plain forward-mode AD does not nest in torch, so `torch.func.jvp` cannot serve inside its rules.)
+    """
+    value, pull, *_ = torch.func.vjp(f, *at)
+    return torch.func.vjp(lambda u: pull(u), torch.zeros_like(value))[1](along)[0]

@@ -1,0 +1,118 @@
+"""When a row is finished and what is said of it: tolerances, statuses and the result of a solve."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..ground.outcomes import Outcome
+from .factor import Factor
+
+CONVERGED, RUNNING, MAX_ITERATIONS = int(Outcome.CONVERGED), int(Outcome.RUNNING), int(Outcome.MAX_ITERATIONS)
+DIVERGED, NOT_FINITE, STALLED = int(Outcome.DIVERGED), int(Outcome.NOT_FINITE), int(Outcome.STALLED)
+SINGULAR = int(Outcome.SINGULAR)
+
+
+class Solved(NamedTuple):
+    """What a solver hands back; each field has one entry a sample (leading dimension B).
+
+    z (B, n); status: `Outcome` values, int64; iterations; residual ‖F(z)‖₂; nfe: evaluations of F or G;
+    factor: of ∂F/∂z at (or one step before) z, where the solver has one; rung: which solver of a cascade settled it.
+    """
+
+    z: Tensor
+    status: Tensor
+    iterations: Tensor
+    residual: Tensor
+    nfe: Tensor
+    factor: Factor | None = None
+    rung: Tensor | None = None
+
+    @property
+    def converged(self) -> Tensor:
+        """F(z) = 0 to tolerance; true too where only the derivative fails (SINGULAR)."""
+        return (self.status == CONVERGED) | (self.status == SINGULAR)
+
+
+class View(NamedTuple):
+    """What the loop needs to see of a state: the point tested, its ‖F‖ (B,), and what the method knows besides.
+
+    correction (B,): ‖z - z*‖ as a Newton step estimates it; polished: a better point, returned on convergence;
+    singular (B,): the Jacobian was singular there; factor: to be kept for the backward pass.
+    """
+
+    z: Tensor
+    error: Tensor
+    correction: Tensor | None = None
+    polished: Tensor | None = None
+    singular: Tensor | None = None
+    factor: Factor | None = None
+
+
+class Rule(NamedTuple):
+    """Fixed numbers of a run: relative tolerance, steps between two tests, steps between two looks at progress."""
+
+    tol: float
+    every: int
+    window: int
+    max_iter: int
+
+
+def tolerance(tol: float | None, dtype: torch.dtype) -> float:
+    """The relative tolerance, floored at 4 eps. Default 1e-12 in float64, 1e-6 in float32, 8 eps below."""
+    eps = torch.finfo(dtype).eps
+    if tol is None:
+        tol = {torch.float64: 1e-12, torch.float32: 1e-6}.get(dtype, 8 * eps)
+    return max(tol, 4 * eps)
+
+
+def norm(x: Tensor) -> Tensor:
+    """‖x‖₂ of each row, (B,)."""
+    return torch.linalg.vector_norm(x, dim=-1)
+
+
+def verdict(view: View, done: Tensor, bound: Tensor, first: Tensor, best: Tensor, mark: Tensor, rule: Rule) -> Tensor:
+    """Status of each row at a look at progress. `bound` = tol·scale; `mark` is the best error a window ago."""
+    error, tol = view.error, rule.tol
+    # where rounding in F exceeds tol·scale the error stops at a few dozen eps: that is convergence, not a stall
+    floor = 64 * torch.finfo(error.dtype).eps / tol
+    stuck = best >= 0.999 * mark
+    settled = done | (stuck & (error <= floor * bound))
+    if view.correction is not None:
+        settled = settled | (stuck & (view.correction <= bound))
+    status = torch.where(stuck, torch.where(error > 100 * best, DIVERGED, STALLED), RUNNING)
+    lost = torch.where(first.isfinite(), DIVERGED, NOT_FINITE)
+    status = torch.where(error.isfinite(), status, lost)
+    return torch.where(settled, solved_status(view, bound, tol), status)
+
+
+def solved_status(view: View, bound: Tensor, tol: float) -> Tensor:
+    """CONVERGED, or SINGULAR where the remaining Newton correction dwarfs the residual (a multiple root)."""
+    if view.correction is None:
+        return torch.full_like(view.error, CONVERGED, dtype=torch.int64)
+    multiple = view.correction > bound * tol ** (-1 / 3)
+    if view.singular is not None:
+        multiple = multiple | view.singular
+    return torch.where(multiple, SINGULAR, CONVERGED)
+
+
+def leaving(view: View, status: Tensor, k: int | Tensor) -> list[Tensor]:
+    """What is kept of a row that leaves: z, status, iterations, error and, if any, the factor."""
+    z = view.z
+    if view.polished is not None:
+        good = (status == CONVERGED).unsqueeze(-1) & view.polished.isfinite()
+        z = torch.where(good, view.polished, z)
+    iterations = torch.full_like(status, k) if isinstance(k, int) else k.expand_as(status)
+    kept = [z, status, iterations, view.error]
+    if view.factor is not None:
+        kept += [t for t in view.factor if t is not None]
+    return kept
+
+
+def bundle(kept: list[Tensor]) -> Solved:
+    """`Solved` from the lists that `leaving` makes. One evaluation a step, one to begin, one for the scale."""
+    z, status, iterations, error, *rest = kept
+    factor = Factor(rest[0], rest[1] if len(rest) > 1 else None) if rest else None
+    return Solved(z, status, iterations, error, iterations + 2, factor)
