@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from implicitdsl.ground.source import Span
 
-from . import arith, arrays
+from . import arith, arrays, linalg
 from .arrays import items_of
 from .dims import ONE, ZERO, Dim, Shape, show_shape
 from .names import as_dimension as _dim
@@ -78,6 +78,9 @@ def stack_for(body: Expr, name: str, lo: Dim, hi: Dim, *, span: Span | None = No
         if len(first) == 2 and name not in shift.names and not others:
             whole = (arrays.slice_item(lo + shift, hi + shift), *rest)
             return arrays.index(body.args[0], whole, span=span)
+    if body.op == "embed" and (lo, hi) == (ZERO, body.shape[0]) and items_of(body) == (("at", Dim.of(name)),):
+        if body.rank == 1:
+            return linalg.diag(stack_for(body.args[0], name, lo, hi), span=span)
     return node("stack_for", (body,), (name, lo, hi), shape, span)
 
 

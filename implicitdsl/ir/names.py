@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from . import arith, arrays
 from .arrays import Item, items_of
 from .dims import ZERO, Dim, Shape
-from .nodes import Expr, node, walk
+from .nodes import Expr, node, rebuild, walk
 
 
 def binder_of(e: Expr) -> tuple[str, Dim, Dim]:
@@ -76,29 +74,7 @@ def subs_names(root: Expr, values: dict[str, Dim]) -> Expr:
     def shape_of(e: Expr) -> Shape:
         return tuple(d.subs(values) for d in e.shape)
 
-    return _rebuild_all(root, leaf, make)
-
-
-def _rebuild_all(
-    root: Expr, leaf: Callable[[Expr], Expr | None], make: Callable[[Expr, tuple[Expr, ...]], Expr]
-) -> Expr:
-    """As `rebuild`, but makes every inner node anew: its shape may change while its arguments do not."""
-    memo: dict[Expr, Expr] = {}
-    stack: list[tuple[Expr, bool]] = [(root, False)]
-    while stack:
-        e, expanded = stack.pop()
-        if e in memo:
-            continue
-        if not expanded:
-            replaced = leaf(e)
-            if replaced is not None:
-                memo[e] = replaced
-                continue
-            stack.append((e, True))
-            stack.extend((a, False) for a in e.args if a not in memo)
-        else:
-            memo[e] = make(e, tuple(memo[a] for a in e.args))
-    return memo[root]
+    return rebuild(root, leaf, make, everywhere=True)
 
 
 def index_value(body: Expr, name: str, value: Dim) -> Expr:

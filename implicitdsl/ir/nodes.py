@@ -174,8 +174,16 @@ def depends(e: Expr, on: frozenset[Expr] | set[Expr]) -> bool:
     return not symbols(e).isdisjoint(on)
 
 
-def rebuild(root: Expr, leaf: Callable[[Expr], Expr | None], make: Callable[[Expr, tuple[Expr, ...]], Expr]) -> Expr:
-    """Bottom-up rewrite: `leaf(e)` may replace a node outright (None: no); else `make(e, new_args)`. Shared nodes once."""
+def rebuild(
+    root: Expr,
+    leaf: Callable[[Expr], Expr | None],
+    make: Callable[[Expr, tuple[Expr, ...]], Expr],
+    everywhere: bool = False,
+) -> Expr:
+    """Bottom-up rewrite: `leaf(e)` may replace a node outright (None: no); else `make(e, new_args)`. Shared nodes once.
+
+    Nodes whose arguments stayed the same are kept, unless `everywhere`.
+    """
     memo: dict[Expr, Expr] = {}
     stack: list[tuple[Expr, bool]] = [(root, False)]
     while stack:
@@ -191,7 +199,7 @@ def rebuild(root: Expr, leaf: Callable[[Expr], Expr | None], make: Callable[[Exp
             stack.extend((a, False) for a in e.args if a not in memo)
         else:
             args = tuple(memo[a] for a in e.args)
-            memo[e] = e if args == e.args else make(e, args)
+            memo[e] = e if args == e.args and not everywhere else make(e, args)
     return memo[root]
 
 

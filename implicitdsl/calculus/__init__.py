@@ -1,0 +1,29 @@
+"""Floor 3: differentiation and rewriting of expressions. Torch-free.
+
+Every pass takes and returns expressions; those that meet functions receive the table of them. The order in use:
+`inline` definitions, `expand` derivative operators, then `linearize`, `vjp` or `jacobian`, `simplify`, `hoist`.
+"""
+
+from __future__ import annotations
+
+from .expand import divergence, expand, inline
+from .forward import linearize
+from .hoist import hoist
+from .jacobian import dense_jacobian, jacobian
+from .simplify import simplify, summands
+from .transpose import gradient, transpose, vjp
+
+__all__ = [
+    "dense_jacobian",
+    "divergence",
+    "expand",
+    "gradient",
+    "hoist",
+    "inline",
+    "jacobian",
+    "linearize",
+    "simplify",
+    "summands",
+    "transpose",
+    "vjp",
+]

@@ -1,0 +1,102 @@
+"""Loop invariants: what does not depend on the unknowns is computed once, before the solve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from implicitdsl.ir import build
+from implicitdsl.ir.nodes import Expr, Role, depends, rebuild, sym, walk
+from implicitdsl.ir.remake import remake
+
+LEAVES = frozenset(("sym", "num", "dim", "zeros", "ones", "eye"))
+VIEWS = frozenset(("transpose", "index", "reshape", "diagonal", "neg"))
+"""Free or nearly free of cost: not worth a variable when what they view is a leaf."""
+
+
+def hoist(
+    exprs: Sequence[Expr], on: Iterable[Expr], prefix: str = "c"
+) -> tuple[tuple[Expr, ...], tuple[tuple[Expr, Expr], ...]]:
+    """(expressions in which the largest parts that are free of `on` are symbols of Role.HOISTED, those symbols and
+    parts).
+
+    Sums and elementwise products are regrouped first, so that of `W z + U x + b` the sum `U x + b` is one invariant.
+    Bare symbols, numbers and views of them stay; so does what depends on the index of a loop. Equal parts share one
+    symbol. The parts are in an order in which they can be computed; none refers to another.
+    """
+    varying = frozenset(on)
+    regrouped = [_regroup(e, varying) for e in exprs]
+    bound = frozenset(build.binder_of(e)[0] for e in walk(*regrouped) if e.op in ("sum_for", "stack_for"))
+    names: dict[Expr, frozenset[str]] = {}
+    dependent = _dependent(regrouped, varying)
+    found: dict[Expr, Expr] = {}
+
+    def leaf(e: Expr) -> Expr | None:
+        if e in dependent or _trivial(e) or build.free_names(e, names) & bound:
+            return None
+        if e not in found:
+            found[e] = sym(f"{prefix}{len(found)}", Role.HOISTED, e.shape, e.span)
+        return found[e]
+
+    results = tuple(rebuild(e, leaf, remake) for e in regrouped)
+    return results, tuple((s, e) for e, s in found.items())
+
+
+def _dependent(roots: Sequence[Expr], on: frozenset[Expr]) -> set[Expr]:
+    """The nodes in which a symbol of `on` occurs."""
+    result: set[Expr] = set()
+    for e in walk(*roots):
+        if e in on or any(a in result for a in e.args):
+            result.add(e)
+    return result
+
+
+def _trivial(e: Expr) -> bool:
+    while e.op in VIEWS:
+        e = e.args[0]
+    return e.op in LEAVES
+
+
+def _regroup(root: Expr, on: frozenset[Expr]) -> Expr:
+    """Chains of + and of elementwise products with their invariant terms joined."""
+    dependent = _dependent([root], on)
+
+    def leaf(e: Expr) -> Expr | None:
+        if e.op not in ("add", "mul") or e not in dependent:
+            return None
+        chain = _chain(e)
+        # signs may have been distributed: those nodes are new, so ask for dependence itself
+        moving = {x for x in chain if depends(x, on)}
+        free = [x for x in chain if x not in moving]
+        if len(free) < 2:
+            return None
+        join = build.add if e.op == "add" else build.mul
+        rest = [_regroup(x, on) for x in chain if x in moving]
+        return (
+            join(_fold(join, rest), _fold(join, free)) if e.op == "add" else join(_fold(join, free), _fold(join, rest))
+        )
+
+    return rebuild(root, leaf, remake)
+
+
+def _chain(e: Expr) -> list[Expr]:
+    """The operands of a chain of sums, or of products, all of e's shape or scalars."""
+    operands: list[Expr] = []
+    stack = [e]
+    while stack:
+        x = stack.pop()
+        if x.op == e.op and (x.shape == e.shape or not x.rank):
+            stack += reversed(x.args)
+        elif e.op == "add" and x.op == "neg" and x.args[0].op == "add" and x.args[0].shape == e.shape:
+            stack += [build.neg(a) for a in reversed(x.args[0].args)]
+        else:
+            operands.append(x)
+    return operands
+
+
+def _fold(join: Callable[[Expr, Expr], Expr], parts: Sequence[Expr]) -> Expr:
+    """Scalars first, so that they are joined among themselves."""
+    ordered = sorted(parts, key=lambda x: x.rank)
+    total = ordered[0]
+    for x in ordered[1:]:
+        total = join(total, x)
+    return total
