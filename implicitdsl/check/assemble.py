@@ -88,7 +88,8 @@ def _block(b: Block, finish: Finisher) -> Block:
     unknowns = tuple(Symbol(u.name, finish(u.node), finish.set(u.set), u.init, u.span, u.filled) for u in b.unknowns)
     start = finish(b.wishes.start) if isinstance(b.wishes.start, Expr) else b.wishes.start
     domains = tuple(
-        Domain(d.name, d.node, finish(d.lo), finish(d.hi), finish.dim(d.points) if d.points else None, d.periodic) for d in b.domains
+        Domain(d.name, d.node, finish(d.lo), finish(d.hi), finish.dim(d.points) if d.points else None, d.periodic)
+        for d in b.domains
     )
     return Block(
         b.sentence,
@@ -138,7 +139,9 @@ def _ordered(blocks: list[Block], definitions: Mapping[Expr, Expr]) -> list[Bloc
     return [blocks[i] for i in done]
 
 
-def usage(tried: Attempt, blocks: list[Block], outputs: tuple[OutputValue, ...], definitions: Mapping[Expr, Expr]) -> set[str]:
+def usage(
+    tried: Attempt, blocks: list[Block], outputs: tuple[OutputValue, ...], definitions: Mapping[Expr, Expr]
+) -> set[str]:
     """IMP103 and IMP104; returns the names of fns and sub-layers in use."""
     report = tried.context.report
     live = reached([o.expr for o in outputs], definitions)
@@ -184,7 +187,12 @@ def usage(tried: Attempt, blocks: list[Block], outputs: tuple[OutputValue, ...],
             )
     for e in tried.scope.entities("fn", "layer"):
         if e.opaque is not None and e.name not in texts:
-            report.add("IMP103", f"`{e.name}` is never called; its parameters would get no gradient", e.span, help="call it, or remove it")
+            report.add(
+                "IMP103",
+                f"`{e.name}` is never called; its parameters would get no gradient",
+                e.span,
+                help="call it, or remove it",
+            )
     return texts
 
 
@@ -209,7 +217,12 @@ def _unreached_in(tried: Attempt, b: Block, outputs: tuple[OutputValue, ...], de
                 todo.append(name)
     for u in b.unknowns:
         if u.name not in seen:
-            tried.context.report.add("IMP104", f"unknown `{u.name}` reaches no output", u.span or b.span, help=f"return it: `return …, {u.name}`, or remove it")
+            tried.context.report.add(
+                "IMP104",
+                f"unknown `{u.name}` reaches no output",
+                u.span or b.span,
+                help=f"return it: `return …, {u.name}`, or remove it",
+            )
 
 
 def undeclared_names(tried: Attempt, later: set[str]) -> None:
@@ -221,7 +234,13 @@ def undeclared_names(tried: Attempt, later: set[str]) -> None:
         assert e.node is not None
         shape = context.dims.shape(e.node.shape)
         known = not any(is_flexible(n) for d in shape for n in d.names)
-        described = "R" if not shape else f"R^{shape[0]}" if len(shape) == 1 and not str(shape[0]).count(" ") else f"R^{show_shape(shape)}"
+        described = (
+            "R"
+            if not shape
+            else f"R^{shape[0]}"
+            if len(shape) == 1 and not str(shape[0]).count(" ")
+            else f"R^{show_shape(shape)}"
+        )
         declaration = f"{e.kind} {name} in {described}" if known else f"{e.kind} {name} in …"
         declared = [n for n, x in tried.scope.names.items() if not x.undeclared]
         close = nearest(name, declared)
@@ -243,7 +262,13 @@ def _spans(tried: Attempt, name: str) -> list[Span]:
 def _inferable(tried: Attempt) -> set[str]:
     """Flexible dimensions that an input's shape, or a bound name, settles at the first call."""
     dims = tried.context.dims
-    return {n for e in tried.scope.entities("given") if e.node is not None for d in e.node.shape for n in dims.resolve(d).names}
+    return {
+        n
+        for e in tried.scope.entities("given")
+        if e.node is not None
+        for d in e.node.shape
+        for n in dims.resolve(d).names
+    }
 
 
 def unresolved(tried: Attempt, inferable: set[str]) -> None:
@@ -254,7 +279,9 @@ def unresolved(tried: Attempt, inferable: set[str]) -> None:
     for e in tried.scope.entities("unknown", "param", "const"):
         if e.node is None or e.undeclared:
             continue
-        loose = [n for d in e.node.shape for n in context.dims.resolve(d).names if is_flexible(n) and n not in inferable]
+        loose = [
+            n for d in e.node.shape for n in context.dims.resolve(d).names if is_flexible(n) and n not in inferable
+        ]
         if loose:
             context.report.add(
                 "IMP203",
@@ -290,8 +317,18 @@ def defaults(tried: Attempt) -> None:
     for name in tried.filling.initial.values():
         e = tried.scope.find(name)
         if e is not None:
-            report.add("IMP120", f"`{name}` is an unknown of time, for t in [0, 1], with `{name}(0) = {name}0`; `{name}(1)` is returned", e.span)
+            report.add(
+                "IMP120",
+                f"`{name}` is an unknown of time, for t in [0, 1], with `{name}(0) = {name}0`; `{name}(1)` is returned",
+                e.span,
+            )
 
 
 def _set(shape: Shape) -> str:
-    return "R" if not shape else f"R^{shape[0]}" if len(shape) == 1 and str(shape[0]).isalnum() else "R^(" + ", ".join(map(str, shape)) + ")"
+    return (
+        "R"
+        if not shape
+        else f"R^{shape[0]}"
+        if len(shape) == 1 and str(shape[0]).isalnum()
+        else "R^(" + ", ".join(map(str, shape)) + ")"
+    )

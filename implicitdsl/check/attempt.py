@@ -156,7 +156,9 @@ class Declarer:
                     for item in section.items:
                         if self.fresh(item.name):
                             kind = "definition" if item.params is None else "macro"
-                            self.scope.names[item.name.text] = Entity(kind, item.name.text, item.name.span, definition=item)
+                            self.scope.names[item.name.text] = Entity(
+                                kind, item.name.text, item.name.span, definition=item
+                            )
                 case ast.Find():
                     for u in section.unknowns:
                         self.unknown(u)
@@ -175,7 +177,11 @@ class Declarer:
         if first is not None:
             entity = self.scope.names.get(first)
             twins = "" if first == ident.text else f" (`{first}` and `{ident.text}` are the same name to Python)"
-            place = f"; first as {entity.described} on line {self.report.source.position(entity.span.start)[0]}" if entity else ""
+            place = (
+                f"; first as {entity.described} on line {self.report.source.position(entity.span.start)[0]}"
+                if entity
+                else ""
+            )
             self.report.add(
                 "IMP102",
                 f"`{ident.text}` is declared twice{twins}{place}",
@@ -222,7 +228,13 @@ class Declarer:
         found = self.read_set(u.name.text, u.set, u.name.span, False)
         node: Expr | None = None if found is None else sym(u.name.text, Role.UNKNOWN, found.shape, u.name.span)
         self.scope.names[u.name.text] = Entity(
-            "unknown", u.name.text, u.name.span, node, found, arguments=tuple(a.text for a in u.args), filled=u.set is None
+            "unknown",
+            u.name.text,
+            u.name.span,
+            node,
+            found,
+            arguments=tuple(a.text for a in u.args),
+            filled=u.set is None,
         )
 
     def read_set(self, name: str, declared: ast.SetExpr | None, span: Span, definite: bool) -> SetInfo | None:

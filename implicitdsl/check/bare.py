@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from implicitdsl.ground.source import Span
 from implicitdsl.syntax import ast
@@ -99,7 +100,9 @@ def fill(layer: ast.Layer, filling: Filling, functions: set[str]) -> None:
             own, noise = differential_names(section)
             local = {*own, *noise}
         if isinstance(section, ast.Find):
-            ends = tuple(end for d in section.domains if isinstance(d.set, ast.Interval) for end in (d.set.lo, d.set.hi))
+            ends = tuple(
+                end for d in section.domains if isinstance(d.set, ast.Interval) for end in (d.set.lo, d.set.hi)
+            )
             filling.scalars |= {name for name, _, called in uses(ends, declared, functions) if not called}
         for name, span, called in uses(section, declared | local, functions):
             if called:
@@ -125,7 +128,7 @@ def uses(node: object, known: set[str], functions: set[str]) -> Iterator[tuple[s
     """(name, span, called) of undeclared names in reading order; dimensions and bound names are skipped."""
     match node:
         case tuple():
-            for item in node:  # pyright: ignore[reportUnknownVariableType]
+            for item in cast("tuple[object, ...]", node):
                 yield from uses(item, known, functions)
         case ast.Name():
             if node.text not in known and node.text not in CONSTANTS and node.text not in functions:
@@ -154,7 +157,9 @@ def uses(node: object, known: set[str], functions: set[str]) -> Iterator[tuple[s
             yield from uses(node.value, known, functions)
         case ast.Using():
             starts = tuple(s.value for s in node.slots if s.label == "start" and s.value is not None)
-            yield from uses(tuple(s for s in starts if not (isinstance(s, ast.Name) and s.text == "zeros")), known, functions)
+            yield from uses(
+                tuple(s for s in starts if not (isinstance(s, ast.Name) and s.text == "zeros")), known, functions
+            )
         case ast.Interval():
             yield from uses((node.lo, node.hi), known, functions)
         case ast.Binary():

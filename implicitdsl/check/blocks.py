@@ -33,7 +33,15 @@ class Pending:
     def block(self, wishes: Wishes) -> Block:
         sense = self.section.sense if isinstance(self.section, ast.Argmin) else "min"
         return Block(
-            self.sentence, self.unknowns, self.equations, self.section.span, self.objective, sense, self.domains, self.until, wishes
+            self.sentence,
+            self.unknowns,
+            self.equations,
+            self.section.span,
+            self.objective,
+            sense,
+            self.domains,
+            self.until,
+            wishes,
         )
 
 
@@ -62,7 +70,9 @@ def is_stochastic(find: ast.Find) -> bool:
 def elaborate_find(calls: Calls, find: ast.Find) -> Pending | None:
     """One `find`: its relations and what kind of sentence they make."""
     context = calls.context
-    unknowns = [s for u in find.unknowns if (e := calls.scope.find(u.name.text)) is not None and (s := symbol_of(e)) is not None]
+    unknowns = [
+        s for u in find.unknowns if (e := calls.scope.find(u.name.text)) is not None and (s := symbol_of(e)) is not None
+    ]
     complete = len(unknowns) == len(find.unknowns)
     inner = Calls(context, calls.scope.inner(), {})
     domains: list[Domain] = []
@@ -79,7 +89,9 @@ def elaborate_find(calls: Calls, find: ast.Find) -> Pending | None:
         own, noise = differential_names(find)
         for name in own:
             entity = calls.scope.find(name[1:])
-            shape = entity.node.shape if entity is not None and entity.kind == "unknown" and entity.node is not None else ()
+            shape = (
+                entity.node.shape if entity is not None and entity.kind == "unknown" and entity.node is not None else ()
+            )
             inner.differentials[name] = sym(name, Role.DIFFERENTIAL, shape)
         for name in noise:
             inner.differentials[name] = sym(name, Role.DIFFERENTIAL, calls.dims.fresh_shape(context.guess.get(name, 0)))
@@ -114,7 +126,9 @@ def elaborate_find(calls: Calls, find: ast.Find) -> Pending | None:
         sentence = "pde"
     else:
         sentence = "sde" if is_stochastic(find) else "ode"
-    return Pending(find, sentence, tuple(unknowns), tuple(equations), tuple(texts), None, tuple(domains), tuple(until), complete)
+    return Pending(
+        find, sentence, tuple(unknowns), tuple(equations), tuple(texts), None, tuple(domains), tuple(until), complete
+    )
 
 
 def read_domain(calls: Calls, domain: ast.Domain) -> Domain | None:
@@ -126,7 +140,11 @@ def read_domain(calls: Calls, domain: ast.Domain) -> Domain | None:
             return None
         for side, typed in ((domain.set.lo, lo), (domain.set.hi, hi)):
             if typed.rank != 0:
-                calls.report.add("IMP206", f"the ends of an interval are scalars; `{calls.text(side)}` has shape {calls.show(typed.shape)}", side.span)
+                calls.report.add(
+                    "IMP206",
+                    f"the ends of an interval are scalars; `{calls.text(side)}` has shape {calls.show(typed.shape)}",
+                    side.span,
+                )
                 return None
         return Domain(domain.name.text, node, lo.expr, hi.expr)
     if isinstance(domain.set, ast.NamedSet) and domain.set.name == "grid":
@@ -135,14 +153,21 @@ def read_domain(calls: Calls, domain: ast.Domain) -> Domain | None:
         if periodic:
             args.pop()
         if len(args) != 3:
-            calls.report.add("IMP112", "`grid` takes two ends, a number of points and, optionally, `periodic`", domain.set.span)
+            calls.report.add(
+                "IMP112", "`grid` takes two ends, a number of points and, optionally, `periodic`", domain.set.span
+            )
             return None
         lo, hi = calls.elaborate(args[0]), calls.elaborate(args[1])
         points = calls.context.sets.dim(args[2])
         if lo is None or hi is None or points is None:
             return None
         return Domain(domain.name.text, node, lo.expr, hi.expr, points, periodic)
-    calls.report.add("IMP113", f"`{calls.text(domain.set)}` is no range for `{domain.name.text}`", domain.set.span, help="write `[0, 1]` or `grid(0, 1, N)`")
+    calls.report.add(
+        "IMP113",
+        f"`{calls.text(domain.set)}` is no range for `{domain.name.text}`",
+        domain.set.span,
+        help="write `[0, 1]` or `grid(0, 1, N)`",
+    )
     return None
 
 
@@ -156,4 +181,13 @@ def check_find(calls: Calls, pending: Pending, overdetermined: bool) -> None:
         texts = [t for e, t in zip(pending.equations, pending.texts, strict=True) if e.op == "="]
         check_square(calls.report, calls.dims, pending.unknowns, equations, definitions, overdetermined, texts)
     else:
-        check_dynamics(calls, pending.section, pending.sentence, pending.unknowns, pending.equations, pending.texts, pending.domains, definitions)
+        check_dynamics(
+            calls,
+            pending.section,
+            pending.sentence,
+            pending.unknowns,
+            pending.equations,
+            pending.texts,
+            pending.domains,
+            definitions,
+        )

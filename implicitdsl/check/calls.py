@@ -40,7 +40,9 @@ class Calls(Elaborator):
             if name in self.context.functions and not self.context.functions[name].internal:
                 return self.function(self.context.functions[name], expr)
             if name == "dual":
-                self.report.add("IMP113", "`dual(…)` can only be returned", expr.span, help="write `return z, dual(ineq)`")
+                self.report.add(
+                    "IMP113", "`dual(…)` can only be returned", expr.span, help="write `return z, dual(ineq)`"
+                )
                 return None
             return self.undeclared_function(func)
         self.context.used.add(name)
@@ -62,7 +64,10 @@ class Calls(Elaborator):
     def space(self, expr: ast.Call) -> Fix:
         """`W(z + x)` → `W (z + x)`."""
         inside = self.report.source.text[expr.func.span.end : expr.span.end]
-        return safe(f"for the product write `{self.text(expr.func)} {inside}`", (Span(expr.func.span.end, expr.func.span.end), " "))
+        return safe(
+            f"for the product write `{self.text(expr.func)} {inside}`",
+            (Span(expr.func.span.end, expr.func.span.end), " "),
+        )
 
     def contains_unknown(self, args: tuple[ast.Expr, ...]) -> bool:
         """An unknown's argument is a time or place: a function of an unknown means a product was meant."""
@@ -76,14 +81,20 @@ class Calls(Elaborator):
     def undeclared_function(self, func: ast.Name) -> None:
         if self.context.broken:
             return
-        close = suggest(func.text, self.scope, [*(f for f in self.context.functions if not self.context.functions[f].internal), *OPERATORS])
+        close = suggest(
+            func.text,
+            self.scope,
+            [*(f for f in self.context.functions if not self.context.functions[f].internal), *OPERATORS],
+        )
         declare = f"declare `fn {func.text}: R^n -> R^n`"
         self.report.add(
             "IMP101",
             f"unknown function `{func.text}`",
             func.span,
             help=f"did you mean `{close}`, or {declare}" if close else declare,
-            fixes=(safe(f"did you mean `{close}`?", (func.span, close)),) if close and close in self.context.functions else (),
+            fixes=(safe(f"did you mean `{close}`?", (func.span, close)),)
+            if close and close in self.context.functions
+            else (),
         )
 
     def arguments(self, args: tuple[ast.Expr, ...]) -> list[Typed] | None:
@@ -98,7 +109,11 @@ class Calls(Elaborator):
             return self.comprehension(function, expr, expr.args[0])
         if len(expr.args) < least or (most is not None and len(expr.args) > most):
             wants = str(least) if least == most else f"at least {least}" if most is None else f"{least} to {most}"
-            self.report.add("IMP112", f"`{function.name}` takes {wants} {'argument' if wants == '1' else 'arguments'}; {len(expr.args)} given", expr.span)
+            self.report.add(
+                "IMP112",
+                f"`{function.name}` takes {wants} {'argument' if wants == '1' else 'arguments'}; {len(expr.args)} given",
+                expr.span,
+            )
             return None
         args = self.arguments(expr.args)
         if args is None:
@@ -117,7 +132,11 @@ class Calls(Elaborator):
                     first, shape, row = (a, typed), typed.shape, typed.row
             return Typed(node("call", tuple(a.expr for a in args), (function.name,), shape, expr.span), row)
         result = self.ruled(function, expr, args)
-        return None if result is None else Typed(node("call", tuple(a.expr for a in args), (function.name,), result, expr.span))
+        return (
+            None
+            if result is None
+            else Typed(node("call", tuple(a.expr for a in args), (function.name,), result, expr.span))
+        )
 
     def ruled(self, function: Function, expr: ast.Call, args: list[Typed]) -> Shape | None:
         """The shape by the function's own rule; flexible dimensions are tried against the others until the rule accepts."""
@@ -139,7 +158,11 @@ class Calls(Elaborator):
                     for n, v in trial.items():
                         self.dims.unify(Dim.of(n), v)
                     return result
-            at = expr.args[error.argument].span if error.argument is not None and error.argument < len(expr.args) else expr.span
+            at = (
+                expr.args[error.argument].span
+                if error.argument is not None and error.argument < len(expr.args)
+                else expr.span
+            )
             message = re.sub(r"\?\d+", "_", error.message)
             self.report.add(error.code, message, at, help=error.help, notes=self.provenance(*expr.args))
             return None
@@ -174,7 +197,9 @@ class Calls(Elaborator):
         """An elaborator in which the indices of `for i in n` are known."""
         inner = Calls(self.context, self.scope.inner(), self.differentials)
         for binder in binders:
-            reader = self.context.sets.__class__(self.report, inner.scope, self.dims, self.context.sets.implicit, self.context.sets.new_dims)
+            reader = self.context.sets.__class__(
+                self.report, inner.scope, self.dims, self.context.sets.implicit, self.context.sets.new_dims
+            )
             lo: Dim | None = Dim.of(0)
             if isinstance(binder.range, ast.Slice):
                 lo = reader.dim(binder.range.lo) if binder.range.lo is not None else lo
@@ -221,12 +246,19 @@ class Calls(Elaborator):
                     "IMP201",
                     f"argument {i + 1} of `{entity.name}` must have shape {self.show(shape)}; `{self.text(arg)}` has {self.show(typed.shape)}",
                     arg.span,
-                    labels=((entity.span, f"`{entity.name}` declared here"), *self.introduced(self.dims.shape(typed.shape), self.dims.shape(shape))),
+                    labels=(
+                        (entity.span, f"`{entity.name}` declared here"),
+                        *self.introduced(self.dims.shape(typed.shape), self.dims.shape(shape)),
+                    ),
                     notes=self.provenance(arg),
                 )
                 return None
         if len(signature.results) != 1:
-            self.report.add("IMP113", f"`{entity.name}` returns {len(signature.results)} values; only layers with one can stand in an expression", expr.span)
+            self.report.add(
+                "IMP113",
+                f"`{entity.name}` returns {len(signature.results)} values; only layers with one can stand in an expression",
+                expr.span,
+            )
             return None
         return Typed(node("apply", tuple(a.expr for a in args), (entity.name, 0), signature.results[0], expr.span))
 
@@ -266,16 +298,28 @@ class Calls(Elaborator):
         """`z(0)`, `z(ts)`, `dq/dt(0)`, `u(x, 0)`: a state at times or places; at the variable itself, the state."""
         if state is None:
             return None
-        name = expr.func.unknown if isinstance(expr.func, ast.Derivative) else expr.func.text if isinstance(expr.func, ast.Name) else ""
+        name = (
+            expr.func.unknown
+            if isinstance(expr.func, ast.Derivative)
+            else expr.func.text
+            if isinstance(expr.func, ast.Name)
+            else ""
+        )
         entity = self.scope.find(name)
         variables = entity.arguments if entity else ()
         if len(expr.args) != len(variables):
-            self.report.add("IMP112", f"`{name}` is an unknown of {', '.join(variables) or 'no variable'}; {len(expr.args)} given", expr.span)
+            self.report.add(
+                "IMP112",
+                f"`{name}` is an unknown of {', '.join(variables) or 'no variable'}; {len(expr.args)} given",
+                expr.span,
+            )
             return None
         points = self.arguments(expr.args)
         if points is None:
             return None
-        own = [isinstance(a := unwrap(arg), ast.Name) and a.text == v for arg, v in zip(expr.args, variables, strict=True)]
+        own = [
+            isinstance(a := unwrap(arg), ast.Name) and a.text == v for arg, v in zip(expr.args, variables, strict=True)
+        ]
         if all(own):
             return state
         many = [p for p, mine in zip(points, own, strict=True) if p.rank == 1 and not mine]
@@ -283,7 +327,9 @@ class Calls(Elaborator):
             self.report.add("IMP206", f"`{name}` can be taken at a time or a vector of times", expr.span)
             return None
         # a state at all places of a grid has one value a point
-        grids = [e.points for v, mine in zip(variables, own, strict=True) if mine and (e := self.scope.find(v)) and e.points]
+        grids = [
+            e.points for v, mine in zip(variables, own, strict=True) if mine and (e := self.scope.find(v)) and e.points
+        ]
         shape = (*(m.shape[0] for m in many), *grids, *state.shape)
         return Typed(node("at", (state.expr, *(p.expr for p in points)), variables, shape, expr.span))
 
@@ -325,12 +371,24 @@ class Calls(Elaborator):
             )
             return None
         if name == "div" and (body.rank != point.rank or not self.dims.unify_shapes(body.shape, point.shape)):
-            self.shapes_differ(f"`{self.text(expr)}`, whose Jacobian must be square", expr.func.span, expr.args[0], body, variable, point)
+            self.shapes_differ(
+                f"`{self.text(expr)}`, whose Jacobian must be square",
+                expr.func.span,
+                expr.args[0],
+                body,
+                variable,
+                point,
+            )
             return None
         bound = sym(self.context.unique(variable.text), Role.BOUND, point.shape, variable.span)
         inlined = inline(body.expr, dict(self.context.definition_order), point.expr)
         inner = substitute(inlined, {point.expr: bound})
-        shape = {"grad": point.shape, "jac": (*body.shape, *point.shape), "div": (), "hess": (*point.shape, *point.shape)}[name]
+        shape = {
+            "grad": point.shape,
+            "jac": (*body.shape, *point.shape),
+            "div": (),
+            "hess": (*point.shape, *point.shape),
+        }[name]
         op = "divergence" if name == "div" else name
         return Typed(node(op, (inner, bound, point.expr), method, shape, expr.span))
 
@@ -363,4 +421,3 @@ def number_of(expr: Expr) -> float | None:
             return float(dim.value) if isinstance(dim, Dim) and dim.value is not None else None
         case _:
             return None
-

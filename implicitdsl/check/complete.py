@@ -20,7 +20,12 @@ def complete(layer: ast.Layer, model: Model) -> str:
     known = {s.name: s for s in (*model.givens, *model.params, *model.consts)}
     known |= {u.name: u for b in model.blocks for u in b.unknowns}
     opaques = {o.name: o for o in model.opaques}
-    written = {i.name.text for s in unfolded.sections if isinstance(s, (ast.Given, ast.Param, ast.Const, ast.Fn)) for i in s.items}
+    written = {
+        i.name.text
+        for s in unfolded.sections
+        if isinstance(s, (ast.Given, ast.Param, ast.Const, ast.Fn))
+        for i in s.items
+    }
     lines: list[str] = []
     for keyword, symbols in (("given", model.givens), ("param", model.params)):
         lines += _group(keyword, [f"{s.name} in {s.set.text}" for s in symbols if s.name not in written])
@@ -46,7 +51,14 @@ def complete(layer: ast.Layer, model: Model) -> str:
             case ast.Return():
                 lines += ["return " + ", ".join(text(o) for o in section.items)]
     if not any(isinstance(s, ast.Return) for s in unfolded.sections):
-        lines.append("return " + ", ".join(_default_output(section, text) for section in unfolded.sections if isinstance(section, (ast.Find, ast.Argmin))))
+        lines.append(
+            "return "
+            + ", ".join(
+                _default_output(section, text)
+                for section in unfolded.sections
+                if isinstance(section, (ast.Find, ast.Argmin))
+            )
+        )
     if bare:
         return "\n".join(lines) + "\n"
     header = f"layer {model.name}({', '.join(d.text for d in layer.dims)}):" if layer.dims else f"layer {model.name}:"

@@ -58,15 +58,31 @@ def check_dynamics(
         highest = [orders(s, time) for s in sides]
         here = {name: max(h.get(name, 0) for h in highest) for h in highest for name in h}
         if sentence == "sde":
-            here |= {s.name[1:]: 1 for side in sides for s in symbols(side) if s.role is Role.DIFFERENTIAL and s.name[1:] in {u.name for u in unknowns}}
+            here |= {
+                s.name[1:]: 1
+                for side in sides
+                for s in symbols(side)
+                if s.role is Role.DIFFERENTIAL and s.name[1:] in {u.name for u in unknowns}
+            }
         if not here and sentence != "pde":
-            states = {s.name for side in sides for s in symbols(side) if s.role is Role.UNKNOWN} & {u.name for u in unknowns}
+            states = {s.name for side in sides for s in symbols(side) if s.role is Role.UNKNOWN} & {
+                u.name for u in unknowns
+            }
             if not states:
-                calls.report.add("IMP303", f"equation `{text}` contains no unknown of this block", equation.span, help="move it to `where`")
+                calls.report.add(
+                    "IMP303",
+                    f"equation `{text}` contains no unknown of this block",
+                    equation.span,
+                    help="move it to `where`",
+                )
             continue
         for name, order in here.items():
             if name in owner and order >= found[name] and len(here) == 1:
-                calls.report.add("IMP302", f"two equations for the evolution of `{name}`: `{owner[name]}` and `{text}`", equation.span)
+                calls.report.add(
+                    "IMP302",
+                    f"two equations for the evolution of `{name}`: `{owner[name]}` and `{text}`",
+                    equation.span,
+                )
                 return
             if order > found.get(name, 0):
                 found[name], owner[name] = order, text
@@ -83,7 +99,9 @@ def check_dynamics(
             return
     if len(evolution) > len(unknowns):
         calls.report.add(
-            "IMP302", f"{len(unknowns)} unknowns of {time}, but {len(evolution)} evolution equations: `{evolution[-1][1]}` is one too many", evolution[-1][0].span
+            "IMP302",
+            f"{len(unknowns)} unknowns of {time}, but {len(evolution)} evolution equations: `{evolution[-1][1]}` is one too many",
+            evolution[-1][0].span,
         )
         return
     conditions_for(calls, find, sentence, dynamic, found, owner, conditions, time, domains)
@@ -116,7 +134,11 @@ def conditions_for(
             if order in have:
                 continue
             state = u.name if order == 0 else f"d{u.name}/d{time}" if order == 1 else f"d{order}{u.name}/d{time}{order}"
-            inputs = [e.name for e in calls.context.sets.scope_root().entities("given") if e.node is not None and e.node.shape == u.shape]
+            inputs = [
+                e.name
+                for e in calls.context.sets.scope_root().entities("given")
+                if e.node is not None and e.node.shape == u.shape
+            ]
             if sentence == "pde":
                 where = ", ".join([d.name for d in domains if d.name != time] + [start])
                 text = f"{state}({where}) = {inputs[0] if inputs else state + '0'}"
@@ -131,13 +153,18 @@ def conditions_for(
                     fixes=(unsafe(f"add `{text}`", (end, f", {text}")),),
                 )
             else:
-                others = ", ".join(f"`{t}`" for t in [f"{u.name}({start})", *(["d" + u.name + "/d" + time + f"({start})"] if order > 1 else [])])
+                others = ", ".join(
+                    f"`{t}`"
+                    for t in [f"{u.name}({start})", *(["d" + u.name + "/d" + time + f"({start})"] if order > 1 else [])]
+                )
                 calls.report.add(
                     "IMP502",
                     f"the equation for `{u.name}` is of order {found[u.name]}: besides {others} it needs `{state}({start})`",
                     u.span or find.span,
                     notes=(f"it evolves by `{owner[u.name]}`",),
-                    fixes=(unsafe(f"add `{text.split('=')[0].strip()} = 0`", (end, f", {text.split('=')[0].strip()} = 0")),),
+                    fixes=(
+                        unsafe(f"add `{text.split('=')[0].strip()} = 0`", (end, f", {text.split('=')[0].strip()} = 0")),
+                    ),
                 )
 
 
@@ -159,7 +186,20 @@ def noise_is_linear(calls: Calls, evolution: Sequence[tuple[Equation, str]], def
                     degree[n] = 1 if sum(d or 0 for d in degrees) == 1 else None
                 elif n.op == "div":
                     degree[n] = 1 if degrees == [1, 0] else None
-                elif n.op in ("neg", "transpose", "index", "sum", "diag", "diagonal", "stack", "concat", "reshape", "sum_for", "stack_for", "add"):
+                elif n.op in (
+                    "neg",
+                    "transpose",
+                    "index",
+                    "sum",
+                    "diag",
+                    "diagonal",
+                    "stack",
+                    "concat",
+                    "reshape",
+                    "sum_for",
+                    "stack_for",
+                    "add",
+                ):
                     degree[n] = 1 if all(d == 1 for d in degrees) else None
                 else:
                     degree[n] = None
@@ -172,7 +212,12 @@ def noise_is_linear(calls: Calls, evolution: Sequence[tuple[Equation, str]], def
                     )
                     return
             if degree[e] == 0 and not (e.op == "num" and e.number == 0.0):
-                calls.report.add("IMP505", f"`{text}` has a side without a differential", equation.span, help="every term needs `dt` or `dW`")
+                calls.report.add(
+                    "IMP505",
+                    f"`{text}` has a side without a differential",
+                    equation.span,
+                    help="every term needs `dt` or `dW`",
+                )
                 return
 
 
@@ -182,7 +227,9 @@ def sides_fit(calls: Calls, equations: Sequence[Equation], texts: Sequence[str])
         for mine, other in ((equation.lhs, equation.rhs), (equation.rhs, equation.lhs)):
             if mine.op in ("at", "deriv") and mine.rank < other.rank:
                 calls.report.add(
-                    "IMP201", f"shapes differ in `{text}`: {calls.show(mine.shape)} and {calls.show(other.shape)}", equation.span
+                    "IMP201",
+                    f"shapes differ in `{text}`: {calls.show(mine.shape)} and {calls.show(other.shape)}",
+                    equation.span,
                 )
                 return False
     return True

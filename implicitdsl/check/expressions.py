@@ -102,7 +102,9 @@ class Elaborator:
         entity = self.scope.find(expr.unknown)
         variable = self.scope.find(expr.variable)
         if entity is None or entity.kind != "unknown" or entity.node is None:
-            self.report.add("IMP101", f"`{expr.unknown}` is not an unknown, so `{self.text(expr)}` has no meaning", expr.span)
+            self.report.add(
+                "IMP101", f"`{expr.unknown}` is not an unknown, so `{self.text(expr)}` has no meaning", expr.span
+            )
             return None
         self.context.used.add(expr.unknown)
         name = variable.name if variable else expr.variable
@@ -115,7 +117,7 @@ class Elaborator:
 
     def name(self, expr: ast.Name) -> Typed | None:
         name = expr.text
-        if name in self.differentials and (found := self.scope.find(name)) is None:
+        if name in self.differentials and self.scope.find(name) is None:
             return Typed(self.differentials[name])
         entity = self.scope.find(name)
         if entity is None:
@@ -235,7 +237,10 @@ class Elaborator:
             arg = self.text(expr.right)
             fix = safe(f"write `{left.text}({arg})`", (Span(left.span.end, expr.right.span.end), f"({arg})"))
         self.report.add(
-            "IMP111", f"`{left.text}` is {entity.described if entity else 'a function'} and cannot be multiplied", left.span, fixes=(fix,)
+            "IMP111",
+            f"`{left.text}` is {entity.described if entity else 'a function'} and cannot be multiplied",
+            left.span,
+            fixes=(fix,),
         )
         return True
 
@@ -260,7 +265,10 @@ class Elaborator:
                 "IMP201",
                 f"shapes differ in `{self.text(expr)}`: one side is a row vector",
                 expr.span,
-                labels=((expr.left.span, "row" if left.row else "column"), (expr.right.span, "row" if right.row else "column")),
+                labels=(
+                    (expr.left.span, "row" if left.row else "column"),
+                    (expr.right.span, "row" if right.row else "column"),
+                ),
                 help=f"transpose one side: `{self.text(column)}^T`",
             )
             return None
@@ -354,7 +362,10 @@ class Elaborator:
                 labels=((expr.left.span, self.show(left.shape)), (expr.right.span, self.show(right.shape))),
                 notes=self.provenance(expr.left, expr.right),
                 fixes=(
-                    unsafe(f"`{x}^T {y}` (scalar product) or `{x} * {y}` (elementwise)", (Span(expr.left.span.end, expr.right.span.start), "^T ")),
+                    unsafe(
+                        f"`{x}^T {y}` (scalar product) or `{x} * {y}` (elementwise)",
+                        (Span(expr.left.span.end, expr.right.span.start), "^T "),
+                    ),
                     unsafe(f"`{x} * {y}` (elementwise)", (Span(expr.left.span.end, expr.right.span.start), " * ")),
                 ),
             )
@@ -381,7 +392,11 @@ class Elaborator:
                 "IMP202",
                 f"inner dimensions differ in `{self.text(expr)}`: {self.show(sa)} times {self.show(sb)}",
                 expr.span,
-                labels=(*self.introduced((sa[-1],), (sb[0],)), (expr.left.span, self.show(sa)), (expr.right.span, self.show(sb))),
+                labels=(
+                    *self.introduced((sa[-1],), (sb[0],)),
+                    (expr.left.span, self.show(sa)),
+                    (expr.right.span, self.show(sb)),
+                ),
                 notes=self.provenance(expr.left, expr.right),
                 fixes=fixes,
             )
@@ -401,7 +416,13 @@ class Elaborator:
         x, y = self.text(expr.left), self.text(expr.right)
         gap = Span(expr.left.span.end, expr.right.span.start)
         fixes = []
-        if op == "mul" and left.rank == 2 and right.rank <= 2 and not right.row and self.dims.unify(left.shape[1], right.shape[0]):
+        if (
+            op == "mul"
+            and left.rank == 2
+            and right.rank <= 2
+            and not right.row
+            and self.dims.unify(left.shape[1], right.shape[0])
+        ):
             fixes = [safe(f"for the matrix product write `{x} {y}`", (gap, " "))]
         elif op == "mul" and left.row and not right.row and self.dims.unify(left.shape[0], right.shape[0]):
             fixes = [safe(f"for the product write `{x} {y}`", (gap, " "))]
@@ -412,7 +433,9 @@ class Elaborator:
             labels=((expr.left.span, self.show(left.shape)), (expr.right.span, self.show(right.shape))),
             notes=self.provenance(expr.left, expr.right),
             fixes=fixes,
-            help=None if fixes else "elementwise operations need equal shapes or a scalar; the product of linear algebra is juxtaposition, `W z`",
+            help=None
+            if fixes
+            else "elementwise operations need equal shapes or a scalar; the product of linear algebra is juxtaposition, `W z`",
         )
         return None
 
@@ -425,7 +448,11 @@ class Elaborator:
         if base.rank == 2:
             if literal(expr.right) == -1.0:
                 if not self.dims.unify(base.shape[0], base.shape[1]):
-                    self.report.add("IMP206", f"only a square matrix has an inverse; `{self.text(expr.left)}` has shape {self.show(base.shape)}", expr.span)
+                    self.report.add(
+                        "IMP206",
+                        f"only a square matrix has an inverse; `{self.text(expr.left)}` has shape {self.show(base.shape)}",
+                        expr.span,
+                    )
                     return None
                 return Typed(node("call", (base.expr,), ("inv",), base.shape, expr.span))
             self.report.add(
@@ -436,7 +463,11 @@ class Elaborator:
             )
             return None
         if exponent.rank != 0:
-            self.report.add("IMP206", f"an exponent must be a scalar; `{self.text(expr.right)}` has shape {self.show(exponent.shape)}", expr.right.span)
+            self.report.add(
+                "IMP206",
+                f"an exponent must be a scalar; `{self.text(expr.right)}` has shape {self.show(exponent.shape)}",
+                expr.right.span,
+            )
             return None
         return Typed(node("pow", (base.expr, exponent.expr), (), base.shape, expr.span), base.row)
 
@@ -447,7 +478,11 @@ class Elaborator:
         if inner.rank == 1:
             return Typed(inner.expr, not inner.row)
         if inner.rank > 2:
-            self.report.add("IMP206", f"only vectors and matrices have a transpose; `{self.text(expr.operand)}` has shape {self.show(inner.shape)}", expr.span)
+            self.report.add(
+                "IMP206",
+                f"only vectors and matrices have a transpose; `{self.text(expr.operand)}` has shape {self.show(inner.shape)}",
+                expr.span,
+            )
             return None
         return Typed(node("transpose", (inner.expr,), (), (inner.shape[1], inner.shape[0]), expr.span))
 

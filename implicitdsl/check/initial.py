@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from implicitdsl.ir.model import Init, SetInfo
 from implicitdsl.syntax import ast
 
@@ -57,7 +59,13 @@ def read_init(context: Context, expr: ast.Expr, found: SetInfo) -> Init:
         or not all([context.dims.unify(d, d.of(s)) for d, s in zip(found.shape, shape, strict=True)])
     ):
         shown = "(" + ", ".join(map(str, shape)) + ")"
-        report.add("IMP201", f"the initial value has shape {shown}, `{found.text}` {len(found.shape)} other dimensions" if len(shape) != len(found.shape) else f"the initial value has shape {shown}; the set is `{found.text}`", expr.span)
+        report.add(
+            "IMP201",
+            f"the initial value has shape {shown}, `{found.text}` {len(found.shape)} other dimensions"
+            if len(shape) != len(found.shape)
+            else f"the initial value has shape {shown}; the set is `{found.text}`",
+            expr.span,
+        )
         return Init("default")
     outside(context, expr, found, flat(value))
     return Init("literal", literal=value)
@@ -76,16 +84,17 @@ def shape_of(value: object) -> tuple[int, ...] | None:
     """The shape of nested tuples; None if ragged."""
     if not isinstance(value, tuple):
         return ()
-    inner = {shape_of(v) for v in value}  # pyright: ignore[reportUnknownVariableType]
+    values = cast("tuple[object, ...]", value)
+    inner = {shape_of(v) for v in values}
     if len(inner) != 1:
         return None
     first = inner.pop()
-    return None if first is None else (len(value), *first)  # pyright: ignore[reportUnknownArgumentType]
+    return None if first is None else (len(values), *first)
 
 
 def flat(value: object) -> list[float]:
     if isinstance(value, tuple):
-        return [x for v in value for x in flat(v)]  # pyright: ignore[reportUnknownVariableType]
+        return [x for v in cast("tuple[object, ...]", value) for x in flat(v)]
     assert isinstance(value, float)
     return [value]
 
@@ -108,8 +117,18 @@ def outside(context: Context, expr: ast.Expr, found: SetInfo, values: list[float
     if bad is not None:
         context.report.add("IMP107", f"the initial value {bad:g} is not in `{found.text}`", expr.span)
     elif found.name == "simplex" and len(values) > 1 and abs(total - 1) > 1e-6:
-        context.report.add("IMP107", f"the entries of the initial value sum to {total:g}; those of `{found.text}` sum to 1", expr.span)
+        context.report.add(
+            "IMP107", f"the entries of the initial value sum to {total:g}; those of `{found.text}` sum to 1", expr.span
+        )
     elif found.name == "ball" and len(values) > 1 and sum(v * v for v in values) ** 0.5 > found.args[0] * (1 + 1e-9):
-        context.report.add("IMP107", f"the initial value has norm {sum(v * v for v in values) ** 0.5:g}; `{found.text}` has radius {found.args[0]:g}", expr.span)
+        context.report.add(
+            "IMP107",
+            f"the initial value has norm {sum(v * v for v in values) ** 0.5:g}; `{found.text}` has radius {found.args[0]:g}",
+            expr.span,
+        )
     elif found.name == "sphere" and len(values) > 1 and abs(sum(v * v for v in values) ** 0.5 - 1) > 1e-6:
-        context.report.add("IMP107", f"the initial value has norm {sum(v * v for v in values) ** 0.5:g}; elements of `{found.text}` have norm 1", expr.span)
+        context.report.add(
+            "IMP107",
+            f"the initial value has norm {sum(v * v for v in values) ** 0.5:g}; elements of `{found.text}` have norm 1",
+            expr.span,
+        )

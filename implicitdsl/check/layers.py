@@ -27,7 +27,9 @@ class Checked:
     diagnostics: tuple[Diagnostic, ...]
 
 
-def check(program: ast.Program, source: Source, language: Language, imports: Mapping[str, Model | None] = {}) -> Checked:
+def check(
+    program: ast.Program, source: Source, language: Language, imports: Mapping[str, Model | None] = {}
+) -> Checked:
     """Check every layer.
 
     `imports` maps the names that `import` brings to their models (None: the file or layer had errors of its own).
@@ -68,7 +70,9 @@ def _order(layers: Sequence[ast.Layer], report: Report) -> list[ast.Layer]:
                     continue
                 if state.get(id(other)) == 1:
                     report.add(
-                        "IMP105", f"layers contain each other: `{item.layer.text}` is being defined here", item.layer.span
+                        "IMP105",
+                        f"layers contain each other: `{item.layer.text}` is being defined here",
+                        item.layer.span,
                     )
                 elif id(other) not in state:
                     visit(other)
@@ -162,6 +166,3 @@ def _undeclared(layer: ast.Layer, functions: set[str]) -> list[str]:
             known |= {n.text for n in descend(section.relations) if isinstance(n, ast.Name) and n.text[:1] == "d"}
     found = [name for name, _, called in uses(tuple(layer.sections), known, functions) if not called]
     return list(dict.fromkeys(found))[:4]
-
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from implicitdsl.ir.dims import Dim, Shape
+from implicitdsl.ir.dims import Shape
 from implicitdsl.ir.model import Model, Opaque
 from implicitdsl.syntax import ast
 
@@ -18,8 +18,12 @@ def declare_fn(context: Context, item: ast.FnDeclaration) -> Entity:
     name = item.name.text
     entity = Entity("fn", name, item.name.span)
     path = item.path.text if item.path else None
-    if item.path is not None and (path is None or path.count(":") != 1 or not all(p.isidentifier() for p in path.replace(":", ".").split("."))):
-        context.report.add("IMP704", f'`"{path}"` names no Python object', item.path.span, help='write `as "package.module:Class"`')
+    if item.path is not None and (
+        path is None or path.count(":") != 1 or not all(p.isidentifier() for p in path.replace(":", ".").split("."))
+    ):
+        context.report.add(
+            "IMP704", f'`"{path}"` names no Python object', item.path.span, help='write `as "package.module:Class"`'
+        )
     if item.type is None:
         entity.opaque = None
         entity.path = path
@@ -64,7 +68,9 @@ def declare_layer(context: Context, item: ast.LetDeclaration, models: Mapping[st
         return entity
     if len(sizes) != len(model.dims):
         shown = f"{name}({', '.join(model.dims)})"
-        context.report.add("IMP112", f"layer `{shown}` takes {len(model.dims)} dimensions; {len(sizes)} given", item.span)
+        context.report.add(
+            "IMP112", f"layer `{shown}` takes {len(model.dims)} dimensions; {len(sizes)} given", item.span
+        )
         return entity
     values = {d: s for d, s in zip(model.dims, sizes, strict=True) if s is not None}
 
@@ -76,7 +82,7 @@ def declare_layer(context: Context, item: ast.LetDeclaration, models: Mapping[st
         tuple(here(g.shape) for g in model.givens),
         tuple(here(o.expr.shape) for o in model.outputs),
         layer=model,
-        sizes=tuple((d, s) for d, s in values.items() if isinstance(s, Dim)),
+        sizes=tuple(values.items()),
         span=item.name.span,
     )
     return entity

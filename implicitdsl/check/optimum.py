@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from implicitdsl.ground.source import Span
 from implicitdsl.ir.model import Equation, Symbol
 from implicitdsl.ir.nodes import Expr, Role, symbols, walk
 from implicitdsl.syntax import ast
@@ -46,7 +47,13 @@ def elaborate_argmin(calls: Calls, section: ast.Argmin) -> Pending:
         texts.extend([calls.text(constraint)] * len(got))
     complete = complete and objective is not None
     return Pending(
-        section, "optimum", tuple(unknowns), tuple(equations), tuple(texts), objective.expr if objective else None, complete=complete
+        section,
+        "optimum",
+        tuple(unknowns),
+        tuple(equations),
+        tuple(texts),
+        objective.expr if objective else None,
+        complete=complete,
     )
 
 
@@ -64,7 +71,12 @@ def check_argmin(calls: Calls, pending: Pending, nonconvex: bool) -> None:
         sides = [inline(equation.lhs, definitions), inline(equation.rhs, definitions)]
         found = {s.name for side in sides for s in symbols(side) if s.role is Role.UNKNOWN} & names
         if not found:
-            calls.report.add("IMP303", f"constraint `{text}` contains no unknown of this block", equation.span, help="remove it, or check its names")
+            calls.report.add(
+                "IMP303",
+                f"constraint `{text}` contains no unknown of this block",
+                equation.span,
+                help="remove it, or check its names",
+            )
         elif equation.op == "=" and not nonconvex and not all(affine_in(side, names) for side in sides):
             calls.report.add(
                 "IMP606",
@@ -79,7 +91,9 @@ def check_argmin(calls: Calls, pending: Pending, nonconvex: bool) -> None:
             quadratic_needs_psd(calls, form, middle)
 
 
-def definiteness(calls: Calls, objective: Expr, names: set[str], definitions: Mapping[Expr, Expr]) -> list[tuple[Expr, Expr]]:
+def definiteness(
+    calls: Calls, objective: Expr, names: set[str], definitions: Mapping[Expr, Expr]
+) -> list[tuple[Expr, Expr]]:
     """Quadratic forms vᵀ Q v of the unknowns whose Q is not provably positive semidefinite."""
     found: list[tuple[Expr, Expr]] = []
     for n in walk(objective):
@@ -108,7 +122,9 @@ def quadratic_form(n: Expr) -> tuple[Expr, Expr] | None:
             if scaled is inner:
                 break
         if scaled.op == "matmul":
-            vector, matrix = (scaled.args[0], scaled.args[1]) if scaled.args[0].rank == 1 else (scaled.args[1], scaled.args[0])
+            vector, matrix = (
+                (scaled.args[0], scaled.args[1]) if scaled.args[0].rank == 1 else (scaled.args[1], scaled.args[0])
+            )
             while vector.op in ("mul", "neg", "div") and vector.rank == 1:
                 vector = next((a for a in vector.args if a.rank == 1), vector)
             if vector is outer and matrix.rank == 2:
@@ -151,7 +167,9 @@ def congruence(calls: Calls, a: Expr, b: Expr) -> bool:
     if a.op != "matmul" or a.rank != 2:
         return False
     left, middle = a.args
-    return is_psd(calls, middle) and ((left.op == "transpose" and left.args[0] is b) or (b.op == "transpose" and b.args[0] is left))
+    return is_psd(calls, middle) and (
+        (left.op == "transpose" and left.args[0] is b) or (b.op == "transpose" and b.args[0] is left)
+    )
 
 
 def is_symmetric(calls: Calls, e: Expr) -> bool:
@@ -173,7 +191,9 @@ def nonnegative(calls: Calls, e: Expr) -> bool:
         found = entity.set if entity is not None else None
         if found is None:
             return False
-        return found.name in ("positive", "nonneg", "simplex") or (found.name in ("open", "closed") and found.args[0] >= 0)
+        return found.name in ("positive", "nonneg", "simplex") or (
+            found.name in ("open", "closed") and found.args[0] >= 0
+        )
     if e.op == "pow":
         power = number_of(e.args[1])
         return power is not None and power % 2 == 0
@@ -184,12 +204,14 @@ def nonnegative(calls: Calls, e: Expr) -> bool:
 
 def quadratic_needs_psd(calls: Calls, form: Expr, middle: Expr) -> None:
     text = calls.report.source.at(form.span) if form.span else "z^T Q z"
-    span = form.span
+    span = form.span or Span(0, 0)
     name = middle.name if middle.op == "sym" else None
     entity = calls.context.sets.scope_root().find(name) if name else None
     fixes = ()
     labels = ()
+    given = "its definition"
     if entity is not None and entity.set is not None:
+        given = f"`{entity.name}` in {entity.set.text}"
         n = calls.dims.resolve(entity.set.shape[0])
         labels = ((entity.span, f"`{name}` is {entity.described}"),)
         if entity.kind in ("param", "given"):
@@ -198,8 +220,8 @@ def quadratic_needs_psd(calls: Calls, form: Expr, middle: Expr) -> None:
             fixes = (unsafe(f"`{entity.kind} {name} in PSD({n})`, or `where {name} = L L^T`", *edit),)
     calls.report.add(
         "IMP604",
-        f"`{text}` needs {name or 'its matrix'} ⪰ 0, which {'`' + name + '` in ' + entity.set.text if entity and entity.set else 'its definition'} does not give",
-        span if span is not None else form.args[0].span or calls.context.sets.scope.names[next(iter(calls.context.sets.scope.names))].span,
+        f"`{text}` needs {name or 'its matrix'} ⪰ 0, which {given} does not give",
+        span,
         labels=labels,
         fixes=fixes,
         help=None if fixes else "build it as `L L^T` or declare it `in PSD(n)`; non-convex problems: `using nlp()`",

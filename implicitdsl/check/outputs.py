@@ -31,7 +31,9 @@ def read_outputs(calls: Calls, layer: ast.Layer, blocks: Sequence[Pending]) -> l
         typed = dual(calls, output.value, blocks) or inner.elaborate(output.value)
         if typed is None:
             continue
-        found.append((output.alias.text if output.alias else default_name(output.value, len(found)), typed.expr, output))
+        found.append(
+            (output.alias.text if output.alias else default_name(output.value, len(found)), typed.expr, output)
+        )
     if not returns:
         for block in blocks:
             for u in block.unknowns:
@@ -46,7 +48,10 @@ def read_outputs(calls: Calls, layer: ast.Layer, blocks: Sequence[Pending]) -> l
                 found.append((u.name, expr, None))
         if not blocks and not layer.broken and not calls.report.errors:
             calls.report.add(
-                "IMP004", "the layer has neither unknowns nor outputs", layer.name.span if layer.name else layer.span, help="add `find …` or `return …`"
+                "IMP004",
+                "the layer has neither unknowns nor outputs",
+                layer.name.span if layer.name else layer.span,
+                help="add `find …` or `return …`",
             )
     times_inside(calls, found, blocks)
     outputs: list[OutputValue] = []
@@ -89,7 +94,9 @@ def dual(calls: Calls, expr: ast.Expr, blocks: Sequence[Pending]) -> Typed | Non
     if calls.scope.find("dual") is not None or len(expr.args) != 1:
         return None
     label = unwrap(expr.args[0])
-    labelled: dict[str, Equation] = {e.label: e for b in blocks if b.sentence == "optimum" for e in b.equations if e.label}
+    labelled: dict[str, Equation] = {
+        e.label: e for b in blocks if b.sentence == "optimum" for e in b.equations if e.label
+    }
     if isinstance(label, ast.Name) and label.text in labelled:
         equation = labelled[label.text]
         shape: Shape = (*(hi - lo for _, lo, hi in equation.index), *equation_shape(equation))
@@ -106,7 +113,11 @@ def times_inside(calls: Calls, found: Sequence[tuple[str, Expr, ast.Output | Non
                 continue
             for _, expr, output in found:
                 for n in walk(expr):
-                    if n.op != "at" or n.args[0].name not in {u.name for u in block.unknowns} or len(n.args) <= position + 1:
+                    if (
+                        n.op != "at"
+                        or n.args[0].name not in {u.name for u in block.unknowns}
+                        or len(n.args) <= position + 1
+                    ):
                         continue
                     place = n.args[position + 1]
                     times = place.args if place.op == "stack" else (place,)

@@ -10,7 +10,13 @@ from implicitdsl.syntax import ast
 from .calls import Calls
 from .scope import Typed
 
-WORDS = {"=": "the sides of the equation", "<=": "the sides of `<=`", ">=": "the sides of `>=`", ">>": "the sides of `⪰`", "<<": "the sides of `⪯`"}
+WORDS = {
+    "=": "the sides of the equation",
+    "<=": "the sides of `<=`",
+    ">=": "the sides of `>=`",
+    ">>": "the sides of `⪰`",
+    "<<": "the sides of `⪯`",
+}
 
 
 def elaborate_relation(calls: Calls, relation: ast.Constraint) -> list[Equation] | None:
@@ -60,8 +66,16 @@ def comparable(calls: Calls, relation: ast.Relation, i: int, a: Typed, b: Typed)
     left, right = relation.terms[i], relation.terms[i + 1]
     if relation.ops[i] in (">>", "<<"):
         for side, typed in ((left, a), (right, b)):
-            if typed.rank == 1 or typed.rank > 2 or (typed.rank == 2 and not calls.dims.unify(typed.shape[0], typed.shape[1])):
-                calls.report.add("IMP206", f"`⪰` orders symmetric matrices; `{calls.text(side)}` has shape {calls.show(typed.shape)}", side.span)
+            if (
+                typed.rank == 1
+                or typed.rank > 2
+                or (typed.rank == 2 and not calls.dims.unify(typed.shape[0], typed.shape[1]))
+            ):
+                calls.report.add(
+                    "IMP206",
+                    f"`⪰` orders symmetric matrices; `{calls.text(side)}` has shape {calls.show(typed.shape)}",
+                    side.span,
+                )
                 return False
     if a.rank == 0 or b.rank == 0:
         return True
@@ -85,4 +99,3 @@ def fits(calls: Calls, expr: ast.Expr, element: Typed, found: SetInfo, span: Spa
         notes=calls.provenance(expr),
     )
     return False
-

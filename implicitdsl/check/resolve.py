@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from implicitdsl.ir import build
 from implicitdsl.ir.dims import Dim, Shape
@@ -88,10 +89,10 @@ class Finisher:
                 return node(e.op, args, e.attrs, self.dims.shape(e.shape), span)
 
     def item(self, item: object) -> build.Item:
-        assert isinstance(item, tuple)
-        if item[0] == "at":
-            return ("at", self.dim(item[1]))
-        return ("slice", self.dim(item[1]), self.dim(item[2]))
+        kind, *places = cast("tuple[object, ...]", item)
+        if kind == "at":
+            return ("at", self.dim(places[0]))
+        return ("slice", self.dim(places[0]), self.dim(places[1]))
 
     def set(self, found: SetInfo) -> SetInfo:
         """A set with its dimensions resolved, and its text accordingly."""

@@ -62,7 +62,10 @@ class SetReader:
                 return None
             if base.name not in PLAIN:
                 self.report.add(
-                    "IMP206", f"a power of `{base.text}` is no set of tensors", expr.span, help="powers are for R, positive, nonneg and intervals"
+                    "IMP206",
+                    f"a power of `{base.text}` is no set of tensors",
+                    expr.span,
+                    help="powers are for R, positive, nonneg and intervals",
                 )
                 return None
             shape = tuple(a for a in axes if a is not None)
@@ -81,7 +84,11 @@ class SetReader:
     @staticmethod
     def _power(shape: Shape) -> str:
         text = str(shape[0])
-        return text if len(shape) == 1 and (text.isalnum() or text.startswith("?")) else "(" + ", ".join(map(str, shape)) + ")"
+        return (
+            text
+            if len(shape) == 1 and (text.isalnum() or text.startswith("?"))
+            else "(" + ", ".join(map(str, shape)) + ")"
+        )
 
     def _named(self, expr: ast.NamedSet) -> SetInfo | None:
         rule = SETS.get(expr.name)
@@ -92,7 +99,9 @@ class SetReader:
                 "IMP101",
                 f"unknown set `{expr.name}`",
                 name_span,
-                help=f"did you mean `{close}`?" if close else "sets are " + ", ".join(SETS) + ", (a, b), [a, b] and powers such as R^n",
+                help=f"did you mean `{close}`?"
+                if close
+                else "sets are " + ", ".join(SETS) + ", (a, b), [a, b] and powers such as R^n",
                 fixes=(safe(f"did you mean `{close}`?", (name_span, close)),) if close else (),
             )
             return None
@@ -111,10 +120,16 @@ class SetReader:
         values += [d for _, d in rule.numbers[len(numbers) :] if d is not None]
         for (name, _), value in zip(rule.numbers, values, strict=True):
             if value <= 0 or (name == "margin" and value > 1):
-                self.report.add("IMP107", f"the {name} of `{expr.name}` must be {'in (0, 1]' if name == 'margin' else 'positive'}; it is {value:g}", expr.span)
+                self.report.add(
+                    "IMP107",
+                    f"the {name} of `{expr.name}` must be {'in (0, 1]' if name == 'margin' else 'positive'}; it is {value:g}",
+                    expr.span,
+                )
                 return None
         found = [a for a in axes if a is not None]
-        text = expr.name + ("(" + ", ".join([str(d) for d in found] + [f"{v:g}" for v in values]) + ")" if found else "")
+        text = expr.name + (
+            "(" + ", ".join([str(d) for d in found] + [f"{v:g}" for v in values]) + ")" if found else ""
+        )
         return SetInfo(expr.name, tuple(values), tuple(found[i] for i in rule.matrix), text)
 
     def number(self, expr: ast.Expr) -> float | None:
@@ -142,7 +157,12 @@ class SetReader:
             if a is None or b is None:
                 return None
             return a + b if expr.op == "+" else a - b if expr.op == "-" else a * b
-        if isinstance(expr, ast.Binary) and expr.op == "^" and isinstance(expr.right, ast.Number) and expr.right.is_integer:
+        if (
+            isinstance(expr, ast.Binary)
+            and expr.op == "^"
+            and isinstance(expr.right, ast.Number)
+            and expr.right.is_integer
+        ):
             base = self.dim(expr.left)
             power = Dim.of(1)
             for _ in range(min(int(expr.right.text), 8)):
@@ -170,7 +190,8 @@ class SetReader:
                 "IMP101",
                 f"unknown dimension `{expr.text}`",
                 expr.span,
-                help=(f"did you mean `{close}`, or " if close else "") + f"add it to the header: `layer …({', '.join([*known, expr.text])}):`",
+                help=(f"did you mean `{close}`, or " if close else "")
+                + f"add it to the header: `layer …({', '.join([*known, expr.text])}):`",
             )
             # introduced all the same, so that one slip is one error
             self.scope_root().names[expr.text] = Entity("dim", expr.text, expr.span, undeclared=True)

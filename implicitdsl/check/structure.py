@@ -125,13 +125,21 @@ def check_square(
 
 
 def explicit(
-    report: Report, unknowns: Sequence[Symbol], kept: Sequence[tuple[Equation, set[str], str]], definitions: Mapping[Expr, Expr]
+    report: Report,
+    unknowns: Sequence[Symbol],
+    kept: Sequence[tuple[Equation, set[str], str]],
+    definitions: Mapping[Expr, Expr],
 ) -> None:
     """IMP304: `z = tanh(x)` needs no solver."""
     names = {u.name for u in unknowns}
     for equation, _, text in kept:
         for mine, other in ((equation.lhs, equation.rhs), (equation.rhs, equation.lhs)):
-            if mine.op == "sym" and mine.name in names and not (unknowns_of(other, definitions) & names) and not equation.index:
+            if (
+                mine.op == "sym"
+                and mine.name in names
+                and not (unknowns_of(other, definitions) & names)
+                and not equation.index
+            ):
                 report.add(
                     "IMP304",
                     f"`{text}` gives `{mine.name}` explicitly: no solver is needed",
@@ -171,5 +179,21 @@ def affine_in(e: Expr, names: set[str]) -> bool:
     return moving[e] <= 1
 
 
-_LINEAR = {"neg", "add", "transpose", "index", "embed", "sum", "diag", "diagonal", "concat", "stack", "reshape", "sum_for", "stack_for", "deriv", "at"}
+_LINEAR = {
+    "neg",
+    "add",
+    "transpose",
+    "index",
+    "embed",
+    "sum",
+    "diag",
+    "diagonal",
+    "concat",
+    "stack",
+    "reshape",
+    "sum_for",
+    "stack_for",
+    "deriv",
+    "at",
+}
 _LINEAR_CALLS = {"sum", "mean", "tr", "diag", "concat", "stack", "reshape"}

@@ -20,10 +20,20 @@ def check_style(layer: ast.Layer, report: Report, functions: set[str], bare: boo
     if any(isinstance(n, ast.Transpose) for n in nodes):
         for ident in idents:
             if ident.text == "T":
-                report.add("IMP903", "`T` is declared, but `^T` is always the transpose", ident.span, help="call it something else; `z^(T)` is the power")
+                report.add(
+                    "IMP903",
+                    "`T` is declared, but `^T` is always the transpose",
+                    ident.span,
+                    help="call it something else; `z^(T)` is the power",
+                )
     for ident in idents:
         if ident.text in functions or ident.text in OPERATORS:
-            report.add("IMP904", f"`{ident.text}` shadows the built-in function of that name", ident.span, help=f"call it `{ident.text}_`")
+            report.add(
+                "IMP904",
+                f"`{ident.text}` shadows the built-in function of that name",
+                ident.span,
+                help=f"call it `{ident.text}_`",
+            )
 
 
 def declared(layer: ast.Layer) -> list[ast.Ident]:
@@ -61,6 +71,10 @@ def quotient(n: ast.Binary, report: Report) -> None:
                 (Span(middle, middle), "("),
                 (Span(end, end), ")"),
             ),
-            unsafe(f"write `({a} / {b}) {c}`", (Span(start, start), "("), (Span(left.right.span.end, left.right.span.end), ")")),
+            unsafe(
+                f"write `({a} / {b}) {c}`",
+                (Span(start, start), "("),
+                (Span(left.right.span.end, left.right.span.end), ")"),
+            ),
         ),
     )

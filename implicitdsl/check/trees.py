@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
+from typing import cast
 
 from implicitdsl.syntax import ast
 
@@ -32,7 +33,7 @@ def shape_of_tree(node: object) -> object:
     if isinstance(node, ast.Paren):
         return shape_of_tree(node.inner)
     if isinstance(node, tuple):
-        return tuple(shape_of_tree(item) for item in node)  # pyright: ignore[reportUnknownVariableType]
+        return tuple(shape_of_tree(item) for item in cast("tuple[object, ...]", node))
     if isinstance(node, ast.Node):
         inner = (getattr(node, f.name) for f in fields(node) if f.name not in ("span", "op_span"))
         return (type(node).__name__, *map(shape_of_tree, inner))

@@ -14,7 +14,13 @@ from .sets import literal
 from .trees import unwrap
 
 POLICIES = ("warn", "raise", "nan")
-SENTENCE_WORDS = {"root": "a fixed point or root", "ode": "an ODE", "sde": "an SDE", "pde": "a PDE", "optimum": "an optimisation problem"}
+SENTENCE_WORDS = {
+    "root": "a fixed point or root",
+    "ode": "an ODE",
+    "sde": "an SDE",
+    "pde": "a PDE",
+    "optimum": "an optimisation problem",
+}
 
 
 def read_using(
@@ -35,7 +41,9 @@ def read_using(
             if start is not None:
                 wishes["start"] = start
         else:
-            policy = unwrap(slot.value).text if slot.value is not None and isinstance(unwrap(slot.value), ast.Name) else None  # pyright: ignore
+            policy = (
+                unwrap(slot.value).text if slot.value is not None and isinstance(unwrap(slot.value), ast.Name) else None
+            )  # pyright: ignore
             if policy not in POLICIES:
                 shown = calls.text(slot.value) if slot.value is not None else ""
                 close = nearest(shown, list(POLICIES))
@@ -67,7 +75,9 @@ def read_method(calls: Calls, slot: ast.Slot, sentence: str, families: tuple[Fam
                 "IMP703",
                 f"`{name}` is a {other_role.role} method; it stands in the {slot.label} slot",
                 slot.name.span,
-                help=f"`{other_role.role} {name}`" if other_role.role != "forward" else f"write `{name}` without `backward`",
+                help=f"`{other_role.role} {name}`"
+                if other_role.role != "forward"
+                else f"write `{name}` without `backward`",
             )
         elif elsewhere is not None:
             calls.report.add(
@@ -81,7 +91,9 @@ def read_method(calls: Calls, slot: ast.Slot, sentence: str, families: tuple[Fam
                 "IMP701",
                 f"unknown {'solver' if slot.label == 'forward' else 'backward method'} `{name}`",
                 slot.name.span,
-                help=f"did you mean `{close}`?" if close else "methods for this block: " + ", ".join(m.name for m in mine),
+                help=f"did you mean `{close}`?"
+                if close
+                else "methods for this block: " + ", ".join(m.name for m in mine),
                 fixes=(safe(f"did you mean `{close}`?", (slot.name.span, close)),) if close else (),
             )
         return None
@@ -104,7 +116,9 @@ def read_method(calls: Calls, slot: ast.Slot, sentence: str, families: tuple[Fam
                     f"`{name}` has no option `{key}`",
                     option.key.span,
                     help=(f"did you mean `{close}`? " if close else "") + _lists(method),
-                    fixes=(safe(f"did you mean `{close}`? {_lists(method)}", (option.key.span, close)),) if close else (),
+                    fixes=(safe(f"did you mean `{close}`? {_lists(method)}", (option.key.span, close)),)
+                    if close
+                    else (),
                 )
                 continue
         if any(k == key for k, _ in values):
@@ -120,7 +134,10 @@ def read_method(calls: Calls, slot: ast.Slot, sentence: str, families: tuple[Fam
             limits = _limits(spec.lo, spec.hi, spec.above)
             kind = {"float": "a number", "int": "a whole number", "bool": "true or false", "name": "a name"}[spec.kind]
             calls.report.add(
-                "IMP704", f"option `{key}` of `{name}` is {kind}{limits}, not `{calls.text(option.value)}`", option.value.span, notes=(spec.doc,)
+                "IMP704",
+                f"option `{key}` of `{name}` is {kind}{limits}, not `{calls.text(option.value)}`",
+                option.value.span,
+                notes=(spec.doc,),
             )
             continue
         values.append((key, value))
@@ -132,7 +149,7 @@ def _lists(method: Method) -> str:
 
 
 def _limits(lo: float | None, hi: float | None, above: bool) -> str:
-    parts = []
+    parts: list[str] = []
     if lo is not None:
         parts.append(f"{'above' if above else 'at least'} {lo:g}")
     if hi is not None:
