@@ -12,7 +12,7 @@ from implicitdsl.syntax import ast
 
 from .attempt import Attempt
 from .blocks import symbol_of
-from .expressions import suggest
+from .context import suggest
 from .report import nearest, unsafe
 from .resolve import Finisher, name_dims
 from .scope import Entity

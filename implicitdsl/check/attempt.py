@@ -16,11 +16,12 @@ from implicitdsl.syntax import ast
 from .bare import Filling
 from .blocks import Pending, check_find, elaborate_find
 from .calls import Calls
-from .expressions import Context, range_checks
+from .context import Context
 from .initial import read_init
 from .opaques import declare_fn, declare_layer
 from .optimum import check_argmin, elaborate_argmin
 from .outputs import read_outputs
+from .parts import range_checks
 from .report import Report
 from .scope import Entity, Language, Scope
 from .sets import SetReader

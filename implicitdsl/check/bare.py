@@ -15,7 +15,7 @@ from implicitdsl.ground.source import Span
 from implicitdsl.syntax import ast
 
 from .blocks import differential_names, is_stochastic
-from .expressions import CONSTANTS
+from .context import CONSTANTS
 from .trees import descend, quadratic, unwrap
 
 DIMENSIONAL = ("I", "zeros", "ones")

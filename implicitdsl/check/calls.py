@@ -12,7 +12,8 @@ from implicitdsl.ir.function import Function, TypeRuleError
 from implicitdsl.ir.nodes import Expr, Role, node, rebuild, same_with, substitute, sym, symbols
 from implicitdsl.syntax import ast
 
-from .expressions import Elaborator, suggest
+from .context import suggest
+from .expressions import Elaborator
 from .opaques import infer_fn
 from .report import safe
 from .scope import Entity, Typed

@@ -6,59 +6,20 @@ error is None ("poison"): whoever meets None says nothing more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from implicitdsl.ground.source import Span
-from implicitdsl.ir.dims import ONE, Dim, Shape, show_shape
-from implicitdsl.ir.function import NORMS, Function
-from implicitdsl.ir.nodes import Expr, Role, node, num, sym
+from implicitdsl.ir.dims import Dim, Shape
+from implicitdsl.ir.nodes import Role, node, num, sym
 from implicitdsl.syntax import ast
 
-from .report import Report, nearest, safe, unsafe
-from .scope import Entity, Scope, Typed
-from .sets import SetReader
-from .shapes import Dims
-from .trees import unwrap
-
-CONSTANTS = {"pi": 3.141592653589793, "π": 3.141592653589793}
+from .context import CONSTANTS, Wording
+from .parts import indexed, literal_of, norm
+from .report import safe, unsafe
+from .scope import Entity, Typed
+from .sets import literal
 
 
-@dataclass
-class Context:
-    """What elaboration needs everywhere: shared by all expressions of a layer."""
-
-    report: Report
-    dims: Dims
-    functions: dict[str, Function]
-    sets: SetReader
-    bare: bool
-    broken: bool
-    guess: dict[str, int]
-    used: set[str] = field(default_factory=set[str])
-    undeclared: dict[str, Entity] = field(default_factory=dict[str, Entity])
-    checks: list[tuple[Dim, Dim, Span, str, bool]] = field(default_factory=list[tuple[Dim, Dim, Span, str, bool]])
-    definitions: dict[str, Typed | None] = field(default_factory=dict[str, Typed | None])
-    definition_order: list[tuple[Expr, Expr]] = field(default_factory=list[tuple[Expr, Expr]])
-    pending: list[str] = field(default_factory=list[str])
-    ranges: dict[str, tuple[Dim, Dim]] = field(default_factory=dict[str, tuple[Dim, Dim]])
-    declared_sets: dict[str, Span] = field(default_factory=dict[str, Span])
-    incomplete: bool = False  # poison without an error of this layer's own
-    count: int = 0
-
-    def unique(self, stem: str) -> str:
-        self.count += 1
-        return f"{stem}~{self.count}"
-
-
-class Elaborator:
+class Elaborator(Wording):
     """Elaborates expressions in one scope. Calls and derivative operators are in `calls.Calls`, its only subclass."""
-
-    def __init__(self, context: Context, scope: Scope, differentials: dict[str, Expr] | None = None) -> None:
-        self.context = context
-        self.report = context.report
-        self.dims = context.dims
-        self.scope = scope
-        self.differentials = differentials or {}
 
     # -- dispatch --------------------------------------------------------------------------------------------------
 
@@ -79,11 +40,11 @@ class Elaborator:
             case ast.Transpose():
                 return self.transposed(expr)
             case ast.Index():
-                return self.indexed(expr)
+                return indexed(self, expr)
             case ast.Norm() | ast.Abs():
-                return self.norm(expr)
+                return norm(self, expr)
             case ast.Literal():
-                return self.literal(expr)
+                return literal_of(self, expr)
             case ast.Call():
                 return self.call(expr)
             case ast.Derivative():
@@ -109,9 +70,6 @@ class Elaborator:
         self.context.used.add(expr.unknown)
         name = variable.name if variable else expr.variable
         return Typed(node("deriv", (entity.node,), (expr.order, name), entity.node.shape, expr.span))
-
-    def text(self, expr: ast.Node) -> str:
-        return " ".join(self.report.source.at(expr.span).split())
 
     # -- names -----------------------------------------------------------------------------------------------------
 
@@ -277,64 +235,6 @@ class Elaborator:
         self.shapes_differ(f"`{self.text(expr)}`", expr.span, expr.left, left, expr.right, right)
         return None
 
-    def shapes_differ(self, where: str, span: Span, left: ast.Expr, a: Typed, right: ast.Expr, b: Typed) -> None:
-        """IMP201 with both operands, where their dimensions came from, and how to project."""
-        sa, sb = self.dims.shape(a.shape), self.dims.shape(b.shape)
-        self.report.add(
-            "IMP201",
-            f"shapes differ in {where}: {self.show(sa)} and {self.show(sb)}",
-            span,
-            labels=(*self.introduced(sa, sb), (left.span, ""), (right.span, "")),
-            notes=self.provenance(left, right),
-            help=self.projection(left, sa, right, sb),
-        )
-
-    def introduced(self, a: Shape, b: Shape) -> list[tuple[Span, str]]:
-        """Labels at the header names by which two shapes differ."""
-        here = [n for d in a for n in sorted(d.names) if n in self.dims.introduced]
-        there = [n for d in b for n in sorted(d.names) if n in self.dims.introduced and n not in here]
-        here = [n for n in here if not any(n in d.names for d in b)] or here
-        labels = [(self.dims.introduced[n], f"`{n}` introduced here") for n in dict.fromkeys(here)]
-        return labels + [(self.dims.introduced[n], f"`{n}` is a different dimension") for n in dict.fromkeys(there)]
-
-    def provenance(self, *operands: ast.Expr) -> list[str]:
-        """`W` is a parameter in R^(n, n), declared on line 3 — for every name in the operands."""
-        notes: list[str] = []
-        for operand in operands:
-            for name in dict.fromkeys(n.text for n in self._names(operand)):
-                entity = self.scope.find(name)
-                if entity is not None and entity.node is not None and entity.is_tensor:
-                    line = self.report.source.position(entity.span.start)[0]
-                    shape = self.show(self.dims.shape(entity.node.shape))
-                    notes.append(f"`{name}` has shape {shape}: {entity.described}, line {line}")
-        return list(dict.fromkeys(notes))
-
-    @staticmethod
-    def _names(expr: ast.Node) -> list[ast.Name]:
-        from .trees import descend
-
-        return [n for n in descend(expr) if isinstance(n, ast.Name)]
-
-    def projection(self, left: ast.Expr, a: Shape, right: ast.Expr, b: Shape) -> str | None:
-        """The usual remedy where an input of another length is added: a matrix in front of it."""
-        if len(a) != 1 or len(b) != 1:
-            return None
-        for mine, other, operand, first in ((a, b, right, False), (b, a, left, True)):
-            operand = unwrap(operand)
-            if isinstance(operand, ast.Name):
-                entity = self.scope.find(operand.text)
-                if entity is not None and entity.kind == "given":
-                    fresh = next(c for c in "UVABCDEFGHJKLMPQSW" if self.scope.find(c) is None)
-                    kept = self.text(right if first else left)
-                    text = f"{fresh} {operand.text} + {kept}" if first else f"{kept} + {fresh} {operand.text}"
-                    return f"project the input: `{text}` with `param {fresh} in R^{show_shape((mine[0], other[0]))}`"
-        return None
-
-    def show(self, shape: Shape) -> str:
-        """A shape with `_` for what isn't known yet."""
-        parts = (" ".join("_" if n.startswith("?") else n for n in str(d).split(" ")) for d in self.dims.shape(shape))
-        return "(" + ", ".join(parts) + ")"
-
     def product(self, expr: ast.Binary, left: Typed, right: Typed) -> Typed | None:
         """The linear-algebra product: juxtaposition and `@`."""
         a, b = left.expr, right.expr
@@ -443,8 +343,6 @@ class Elaborator:
         base, exponent = self.elaborate(expr.left), self.elaborate(expr.right)
         if base is None or exponent is None:
             return None
-        from .sets import literal
-
         if base.rank == 2:
             if literal(expr.right) == -1.0:
                 if not self.dims.unify(base.shape[0], base.shape[1]):
@@ -485,110 +383,3 @@ class Elaborator:
             )
             return None
         return Typed(node("transpose", (inner.expr,), (), (inner.shape[1], inner.shape[0]), expr.span))
-
-    # -- indices, bars, literals -----------------------------------------------------------------------------------
-
-    def indexed(self, expr: ast.Index) -> Typed | None:
-        base = self.elaborate(expr.operand)
-        if base is None:
-            return None
-        if len(expr.items) > base.rank:
-            self.report.add(
-                "IMP205",
-                f"{len(expr.items)} indices for `{self.text(expr.operand)}`, which has {base.rank} "
-                f"{'dimension' if base.rank == 1 else 'dimensions'}: shape {self.show(base.shape)}",
-                expr.span,
-            )
-            return None
-        items: list[tuple[object, ...]] = []
-        shape: list[Dim] = []
-        for axis, item in zip(base.shape, expr.items, strict=False):
-            if isinstance(item, ast.Slice):
-                lo = Dim.of(0) if item.lo is None else self.place(item.lo, axis, True)
-                hi = axis if item.hi is None else self.place(item.hi, axis, True)
-                if lo is None or hi is None:
-                    return None
-                items.append(("slice", lo, hi))
-                shape.append(hi - lo)
-                if self.dims.sign(hi - lo) == -1:
-                    self.report.add("IMP205", f"the slice `{self.text(item)}` is empty", item.span)
-                    return None
-            else:
-                at = self.place(item, axis, False)
-                if at is None:
-                    return None
-                items.append(("at", at))
-        shape.extend(base.shape[len(expr.items) :])
-        return Typed(node("index", (base.expr,), tuple(items), tuple(shape), expr.span))
-
-    def place(self, item: ast.Expr, axis: Dim, end: bool) -> Dim | None:
-        """An index as a dimension polynomial, negative literals counted from the end; range checked later."""
-        place = self.context.sets.__class__(self.report, self.scope, self.dims, False, []).dim(item)
-        if place is None:
-            return None
-        value = place.value
-        if value is not None and value < 0:
-            place = axis + place
-        self.context.checks.append((place, axis, item.span, self.text(item), end))
-        return place
-
-    def norm(self, expr: ast.Norm | ast.Abs) -> Typed | None:
-        inner = self.elaborate(expr.operand)
-        if inner is None:
-            return None
-        if isinstance(expr, ast.Abs):
-            return Typed(node("call", (inner.expr,), ("abs",), inner.shape, expr.span), inner.row)
-        if inner.rank == 2 and expr.kind != "F":
-            self.report.add(
-                "IMP206",
-                f"`||·||` is for vectors; `{self.text(expr.operand)}` has shape {self.show(inner.shape)}",
-                expr.span,
-                help=f"`||{self.text(expr.operand)}||_F` is the Frobenius norm",
-            )
-            return None
-        return Typed(node("call", (inner.expr,), (NORMS[expr.kind],), (), expr.span))
-
-    def literal(self, expr: ast.Literal) -> Typed | None:
-        if not expr.items:
-            self.report.add("IMP203", "an empty literal has no shape", expr.span)
-            return None
-        parts = [self.elaborate(item) for item in expr.items]
-        if any(p is None for p in parts):
-            return None
-        typed = [p for p in parts if p is not None]
-        first = typed[0]
-        for item, part in zip(expr.items[1:], typed[1:], strict=True):
-            if part.rank != first.rank or not self.dims.unify_shapes(part.shape, first.shape):
-                self.report.add(
-                    "IMP201",
-                    f"the entries of a literal have different shapes: {self.show(first.shape)} and {self.show(part.shape)}",
-                    item.span,
-                    labels=((expr.items[0].span, self.show(first.shape)),),
-                    help="use `concat(a, b)` to join vectors of different lengths",
-                )
-                return None
-        return Typed(node("stack", tuple(p.expr for p in typed), (), (Dim.of(len(typed)), *first.shape), expr.span))
-
-
-def range_checks(context: Context) -> None:
-    """IMP205 for indices that certainly leave their axis; run once all dimensions are known."""
-    dims = context.dims
-    for place, axis, span, text, end in context.checks:
-        lowest = highest = place
-        for name, (lo, hi) in context.ranges.items():
-            lowest, highest = lowest.subs({name: lo}), highest.subs({name: hi - ONE})
-        axis = dims.resolve(axis)
-        over = dims.sign(highest - axis if end else highest - axis + ONE)
-        if over == 1 or dims.sign(lowest) == -1:
-            shown = " ".join("_" if n.startswith("?") else n for n in str(axis).split(" "))
-            context.report.add(
-                "IMP205",
-                f"index `{text}` is outside an axis of length {shown}",
-                span,
-                notes=("indices start at 0; slices are half-open",),
-            )
-
-
-def suggest(name: str, scope: Scope, extra: list[str]) -> str | None:
-    """A declared name close to an unknown one."""
-    return nearest(name, [*dict.fromkeys(scope.all()), *extra])

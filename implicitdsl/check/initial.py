@@ -7,7 +7,7 @@ from typing import cast
 from implicitdsl.ir.model import Init, SetInfo
 from implicitdsl.syntax import ast
 
-from .expressions import Context
+from .context import Context
 from .sets import literal
 from .trees import unwrap
 

@@ -8,7 +8,7 @@ from implicitdsl.ir.dims import Shape
 from implicitdsl.ir.model import Model, Opaque
 from implicitdsl.syntax import ast
 
-from .expressions import Context
+from .context import Context
 from .report import nearest, safe
 from .scope import Entity, Typed
 

@@ -41,9 +41,8 @@ def read_using(
             if start is not None:
                 wishes["start"] = start
         else:
-            policy = (
-                unwrap(slot.value).text if slot.value is not None and isinstance(unwrap(slot.value), ast.Name) else None
-            )  # pyright: ignore
+            value = unwrap(slot.value) if slot.value is not None else None
+            policy = value.text if isinstance(value, ast.Name) else None
             if policy not in POLICIES:
                 shown = calls.text(slot.value) if slot.value is not None else ""
                 close = nearest(shown, list(POLICIES))

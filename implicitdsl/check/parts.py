@@ -1,0 +1,121 @@
+"""Indices, norms and literals, and the range checks of indices once all dimensions are known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from implicitdsl.ir.dims import ONE, Dim
+from implicitdsl.ir.function import NORMS
+from implicitdsl.ir.nodes import node
+from implicitdsl.syntax import ast
+
+from .context import Context
+from .scope import Typed
+from .sets import SetReader
+
+if TYPE_CHECKING:
+    from .expressions import Elaborator
+
+
+def indexed(e: Elaborator, expr: ast.Index) -> Typed | None:
+    base = e.elaborate(expr.operand)
+    if base is None:
+        return None
+    if len(expr.items) > base.rank:
+        e.report.add(
+            "IMP205",
+            f"{len(expr.items)} indices for `{e.text(expr.operand)}`, which has {base.rank} "
+            f"{'dimension' if base.rank == 1 else 'dimensions'}: shape {e.show(base.shape)}",
+            expr.span,
+        )
+        return None
+    items: list[tuple[object, ...]] = []
+    shape: list[Dim] = []
+    for axis, item in zip(base.shape, expr.items, strict=False):
+        if isinstance(item, ast.Slice):
+            lo = Dim.of(0) if item.lo is None else place(e, item.lo, axis, True)
+            hi = axis if item.hi is None else place(e, item.hi, axis, True)
+            if lo is None or hi is None:
+                return None
+            items.append(("slice", lo, hi))
+            shape.append(hi - lo)
+            if e.dims.sign(hi - lo) == -1:
+                e.report.add("IMP205", f"the slice `{e.text(item)}` is empty", item.span)
+                return None
+        else:
+            at = place(e, item, axis, False)
+            if at is None:
+                return None
+            items.append(("at", at))
+    shape.extend(base.shape[len(expr.items) :])
+    return Typed(node("index", (base.expr,), tuple(items), tuple(shape), expr.span))
+
+
+def place(e: Elaborator, item: ast.Expr, axis: Dim, end: bool) -> Dim | None:
+    """An index as a dimension polynomial, negative literals counted from the end; range checked later."""
+    place = SetReader(e.report, e.scope, e.dims, False, []).dim(item)
+    if place is None:
+        return None
+    value = place.value
+    if value is not None and value < 0:
+        place = axis + place
+    e.context.checks.append((place, axis, item.span, e.text(item), end))
+    return place
+
+
+def norm(e: Elaborator, expr: ast.Norm | ast.Abs) -> Typed | None:
+    inner = e.elaborate(expr.operand)
+    if inner is None:
+        return None
+    if isinstance(expr, ast.Abs):
+        return Typed(node("call", (inner.expr,), ("abs",), inner.shape, expr.span), inner.row)
+    if inner.rank == 2 and expr.kind != "F":
+        e.report.add(
+            "IMP206",
+            f"`||·||` is for vectors; `{e.text(expr.operand)}` has shape {e.show(inner.shape)}",
+            expr.span,
+            help=f"`||{e.text(expr.operand)}||_F` is the Frobenius norm",
+        )
+        return None
+    return Typed(node("call", (inner.expr,), (NORMS[expr.kind],), (), expr.span))
+
+
+def literal_of(e: Elaborator, expr: ast.Literal) -> Typed | None:
+    if not expr.items:
+        e.report.add("IMP203", "an empty literal has no shape", expr.span)
+        return None
+    parts = [e.elaborate(item) for item in expr.items]
+    if any(p is None for p in parts):
+        return None
+    typed = [p for p in parts if p is not None]
+    first = typed[0]
+    for item, part in zip(expr.items[1:], typed[1:], strict=True):
+        if part.rank != first.rank or not e.dims.unify_shapes(part.shape, first.shape):
+            e.report.add(
+                "IMP201",
+                f"the entries of a literal have different shapes: {e.show(first.shape)} and {e.show(part.shape)}",
+                item.span,
+                labels=((expr.items[0].span, e.show(first.shape)),),
+                help="use `concat(a, b)` to join vectors of different lengths",
+            )
+            return None
+    return Typed(node("stack", tuple(p.expr for p in typed), (), (Dim.of(len(typed)), *first.shape), expr.span))
+
+
+def range_checks(context: Context) -> None:
+    """IMP205 for indices that certainly leave their axis; run once all dimensions are known."""
+    dims = context.dims
+    for place, axis, span, text, end in context.checks:
+        lowest = highest = place
+        for name, (lo, hi) in context.ranges.items():
+            lowest, highest = lowest.subs({name: lo}), highest.subs({name: hi - ONE})
+        axis = dims.resolve(axis)
+        over = dims.sign(highest - axis if end else highest - axis + ONE)
+        if over == 1 or dims.sign(lowest) == -1:
+            shown = " ".join("_" if n.startswith("?") else n for n in str(axis).split(" "))
+            context.report.add(
+                "IMP205",
+                f"index `{text}` is outside an axis of length {shown}",
+                span,
+                notes=("indices start at 0; slices are half-open",),
+            )
