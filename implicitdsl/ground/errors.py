@@ -37,3 +37,7 @@ class ConvergenceError(RuntimeError):
     def __init__(self, message: str, solution: Any = None) -> None:
         super().__init__(message)
         self.solution = solution
+
+
+class SpecWarning(UserWarning):
+    """A warning about a spec that compiles, as `implicitdsl check` prints it."""

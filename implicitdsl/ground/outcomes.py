@@ -15,6 +15,7 @@ class Outcome(IntEnum):
     NOT_FINITE = 4
     STALLED = 5
     SINGULAR = 6
+    OUTSIDE = 7
 
     @property
     def advice(self) -> str:
@@ -29,4 +30,5 @@ _ADVICE = {
     Outcome.NOT_FINITE: "NaN or infinity in the inputs or the iterates of this sample",
     Outcome.STALLED: "the residual stopped decreasing before the tolerance; there may be no solution, or the start is poor",
     Outcome.SINGULAR: "the Jacobian is singular at the solution; the implicit derivative does not exist there",
+    Outcome.OUTSIDE: "the solution that was found lies outside the unknown's set; there may be none inside, or another `start` reaches it",
 }

@@ -1,0 +1,330 @@
+"""One `find` of equations at run time: invariants by autograd, the solve with its implicit derivative, unknowns and report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from implicitdsl.backward.failure import Failures, announce, describe
+from implicitdsl.backward.implicit import Implicit, implicit_solve
+from implicitdsl.families.opaque import Noise, Opaques, replayed
+from implicitdsl.ground.diagnostics import Diagnostic
+from implicitdsl.ground.errors import ConvergenceError, SpecError
+from implicitdsl.ground.outcomes import Outcome
+from implicitdsl.ground.render import text as render_text
+from implicitdsl.ground.source import Source, Span
+from implicitdsl.lowering.bound import Bound
+from implicitdsl.lowering.report import Report
+from implicitdsl.lowering.source import Program
+from implicitdsl.solvers.loop import Solver
+from implicitdsl.solvers.problem import Inputs, RootProblem
+from implicitdsl.solvers.verdict import Solved
+
+from .roots import Inside, Regions
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A generated function and what it takes, by name."""
+
+    name: str
+    inputs: tuple[str, ...]
+    opaques: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that is known of a block before tensors come.
+
+    `system` names the inputs of residual and step with their core ranks; `invariants` is computed before and gives
+    `hoisted`; `start` gives the first iterate. `unknowns` are names and shapes, in packing order.
+    """
+
+    program: Program
+    system: Call
+    ranks: tuple[int, ...]
+    unknowns: tuple[tuple[str, tuple[int, ...]], ...]
+    regions: Regions
+    invariants: Call | None
+    hoisted: tuple[str, ...]
+    start: Call | None
+    explicit: bool
+    diagonal: bool
+    affine: bool
+    solver: Solver | None
+    methods: tuple[str, ...]
+    backward: Implicit
+    failures: Failures
+    source: Source
+    places: Mapping[str, Span]
+
+
+class EquilibriumBlock:
+    """Runs a recipe. Stateless but for what it has learnt about bound functions; pickles."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._probed: set[int] = set()  # sets of functions that hide no trained tensor
+        self._quiet: set[int] = set()  # sets of functions that draw nothing in training mode
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"recipe": self.recipe, "_probed": set(), "_quiet": set()}
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The generated source."""
+        return (self.recipe.program.text,)
+
+    def solve(
+        self,
+        values: Mapping[str, Tensor],
+        functions: Mapping[str, Bound],
+        batch: int | None,
+        start: Mapping[str, Tensor] | None,
+        want_report: bool,
+    ) -> tuple[dict[str, Tensor], Report | None]:
+        """See `lowering.layer.BlockRunner`."""
+        like = next(iter(values.values()), None)
+        kind = torch.get_default_dtype() if like is None else like.dtype
+        if kind in HALF:  # no factorisation exists in half precision
+            wide = {k: v.float() for k, v in values.items()}
+            begin = None if start is None else {k: v.float() for k, v in start.items()}
+            found, report = self._run(wide, functions, batch, begin, want_report)
+            return {k: v.to(kind) for k, v in found.items()}, report
+        return self._run(values, functions, batch, start, want_report)
+
+    def _run(
+        self,
+        values: Mapping[str, Tensor],
+        functions: Mapping[str, Bound],
+        batch: int | None,
+        start: Mapping[str, Tensor] | None,
+        want_report: bool,
+    ) -> tuple[dict[str, Tensor], Report | None]:
+        recipe = self.recipe
+        if recipe.invariants is not None:
+            computed = self._call(recipe.invariants, values, functions)
+            computed = computed if len(recipe.hoisted) > 1 else (computed,)
+            values = {**values, **dict(zip(recipe.hoisted, computed, strict=True))}
+        a = tuple(values[name] for name in recipe.system.inputs)
+        rows = batch or 1
+        solved: Solved | None = None
+        try:
+            if recipe.explicit:
+                z = self._explicit(a, functions, rows)
+            else:
+                z, solved = self._solve(values, a, functions, rows, start)
+        except ConvergenceError as error:
+            if isinstance(error.solution, Solved):
+                solved = error.solution
+                error.solution = self._unpacked(solved.z, batch), report(solved.z, solved, batch, recipe.methods)
+            raise
+        made = report(z, solved, batch, recipe.methods) if want_report else None
+        return self._unpacked(z, batch), made
+
+    def _call(self, call: Call, values: Mapping[str, Tensor], functions: Mapping[str, Bound]) -> Any:
+        given = (values[name] for name in call.inputs)
+        return self.recipe.program[call.name](*given, *(functions[f] for f in call.opaques))
+
+    # -- explicit equations ----------------------------------------------------------------------------------------------
+
+    def _explicit(self, a: Inputs, functions: Mapping[str, Bound], rows: int) -> Tensor:
+        recipe = self.recipe
+        size = sum(math.prod(shape) for _, shape in recipe.unknowns)
+        opaques = [functions[f] for f in recipe.system.opaques]
+        like = a[0] if a else torch.empty(())
+        z = recipe.program["step"](like.new_zeros(rows, size), *a, *opaques)
+        z = z if z.dim() == 2 else z.expand(rows, size)
+        if not recipe.regions.free and not torch.compiler.is_compiling():
+            wrong = ~recipe.regions.contain(z.detach())
+            if bool(wrong.any()):
+                status = torch.where(wrong, int(Outcome.OUTSIDE), int(Outcome.CONVERGED))
+                announce(describe(status, torch.zeros_like(z[:, 0]), recipe.failures.where), recipe.failures)
+                if recipe.failures.policy == "nan":
+                    z = torch.where(wrong.unsqueeze(-1), torch.nan, z)
+        return z
+
+    # -- solves ----------------------------------------------------------------------------------------------------------
+
+    def _solve(
+        self,
+        values: Mapping[str, Tensor],
+        a: Inputs,
+        functions: Mapping[str, Bound],
+        rows: int,
+        start: Mapping[str, Tensor] | None,
+    ) -> tuple[Tensor, Solved]:
+        recipe = self.recipe
+        assert recipe.solver is not None
+        z0 = self._start(values, a, rows, start)
+        bound = Opaques({name: functions[name] for name in recipe.system.opaques})
+        problem = self._problem(a, bound, z0) if bound else _closed(recipe, z0)
+        extra = problem.extra if isinstance(problem, _Opened) else ()
+        plain = problem.problem if isinstance(problem, _Opened) else problem
+        solver = recipe.solver if recipe.regions.free else Inside(recipe.solver, recipe.regions)
+        return implicit_solve(plain, solver, z0, (*a, *extra), backward=recipe.backward, failures=recipe.failures)
+
+    def _start(
+        self, values: Mapping[str, Tensor], a: Inputs, rows: int, start: Mapping[str, Tensor] | None
+    ) -> Tensor:
+        """(B, N), detached: a warm start, the expression of `start`, or what the sets say."""
+        recipe = self.recipe
+        like = a[0] if a else torch.empty(())
+        size = sum(math.prod(shape) for _, shape in recipe.unknowns)
+        if start is not None and all(name in start for name, _ in recipe.unknowns):
+            parts = [start[name].detach().reshape(-1, math.prod(shape)) for name, shape in recipe.unknowns]
+            z0 = torch.cat([p.expand(rows, p.shape[1]) for p in parts], dim=-1).to(like)
+            return torch.where(z0.isfinite(), z0, recipe.regions.start(like))
+        if recipe.start is not None:
+            z0 = self._call(recipe.start, {k: v.detach() for k, v in values.items()}, {})
+            z0 = z0.unsqueeze(-1) if z0.dim() < 2 and size == 1 else z0
+            return z0.reshape(-1, z0[0].numel() if z0.dim() > 1 else size).expand(rows, size).clone()
+        return recipe.regions.start(like.detach()).expand(rows, size).clone()
+
+    def _problem(self, a: Inputs, bound: Opaques, z0: Tensor) -> _Opened:
+        """The problem with bound functions: their parameters and their noise are further inputs."""
+        recipe = self.recipe
+        residual = recipe.program["residual"]
+        parameters = tuple(p.to(z0.dtype) if p.dtype in HALF else p for p in bound.parameters())
+        self._probe(a, bound, z0)
+        noise = self._noise(bound, lambda *fs: residual(z0, *a, *fs))
+        tensors = () if noise is None else tuple(noise.tensors)
+        ranks = () if noise is None else tuple(noise.ranks)
+        inner, count = len(a), len(parameters)
+
+        def opened(name: str) -> Callable[..., Tensor]:
+            generated = recipe.program[name]
+
+            def evaluate(z: Tensor, *every: Tensor) -> Tensor:
+                callables = bound.callables(every[inner : inner + count])
+                return replayed(every[inner + count :], generated)(z, *every[:inner], *callables)
+
+            return evaluate
+
+        lower, upper = recipe.regions.box(z0)
+        made = RootProblem(
+            residual=opened("residual"),
+            step=opened("step") if "step" in recipe.program else None,
+            ranks=(*recipe.ranks, *(p.dim() for p in parameters), *ranks),
+            diagonal=recipe.diagonal,
+            affine=recipe.affine,
+            lower=lower,
+            upper=upper,
+        )
+        return _Opened(made, (*parameters, *tensors))
+
+    def _noise(self, bound: Opaques, evaluate: Callable[..., Tensor]) -> Noise | None:
+        """What the functions draw in this call; None where they draw nothing."""
+        training = [m for m in bound.modules() if m.training]
+        key = hash(tuple(map(id, training)))
+        if not training or key in self._quiet or torch.compiler.is_compiling():
+            return None
+        noise = bound.record(evaluate)
+        if not noise.tensors:
+            self._quiet.add(key)
+        return noise
+
+    def _probe(self, a: Inputs, bound: Opaques, z0: Tensor) -> None:
+        """Refuse functions through which gradients would be lost; once for each set of functions."""
+        key = hash(tuple(id(f.module) for f in bound.functions.values()))
+        if key in self._probed or torch.compiler.is_compiling():
+            return
+        inputs = tuple(x.detach() for x in a)
+        lost = bound.lost(lambda *fs: self.recipe.program["residual"](z0, *inputs, *fs))
+        if lost:
+            raise self._lost(lost)
+        self._probed.add(key)
+
+    def _lost(self, names: Sequence[str]) -> SpecError:
+        found = [
+            Diagnostic(
+                "IMP113",
+                f"`{name}` uses tensors that require gradients and are not parameters of it: their gradients would be lost",
+                self.recipe.places.get(name, Span(0, 0)),
+                self.recipe.source,
+                help=f"bind an nn.Module that owns them as parameters: compile(…, {name}=module)",
+            )
+            for name in names
+        ]
+        return SpecError(found, render_text.render(found))
+
+    # -- results ---------------------------------------------------------------------------------------------------------
+
+    def _unpacked(self, z: Tensor, batch: int | None) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        at = 0
+        for name, shape in self.recipe.unknowns:
+            size = math.prod(shape)
+            part = z if size == z.shape[1] else z[:, at : at + size]
+            part = part if len(shape) == 1 else part.reshape(z.shape[0], *shape)
+            found[name] = part.squeeze(0) if batch is None else part
+            at += size
+        return found
+
+
+def report(z: Tensor, solved: Solved | None, batch: int | None, methods: Sequence[str]) -> Report:
+    """A block's report, one entry a sample."""
+    if solved is None:
+        zero = torch.zeros(z.shape[0], dtype=torch.int64, device=z.device)
+        made = Report(zero == 0, zero, zero, torch.zeros_like(z[:, 0]).detach(), zero, "explicit")
+    else:
+        names = list(methods[:1])
+        message = ""
+        if solved.rung is not None and len(methods) > 1 and not torch.compiler.is_compiling():
+            later = int(solved.rung.max())
+            names = list(methods[: later + 1])
+            message = f"{int((solved.rung > 0).sum())} samples went on to {methods[later]}" if later else ""
+        made = Report(
+            solved.converged, solved.status, solved.iterations, solved.residual.detach(), solved.nfe, ", ".join(names), message
+        )
+    if batch is not None:
+        return made
+    tensors = (made.converged, made.status, made.iterations, made.residual, made.nfe)
+    return Report(*(t.squeeze(0) for t in tensors), made.solver, made.message)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    problem: RootProblem
+    extra: tuple[Tensor, ...]
+
+
+def _closed(recipe: Recipe, like: Tensor) -> RootProblem:
+    """The problem of a system in which every function is one of the language."""
+    program = recipe.program
+    lower, upper = recipe.regions.box(like)
+    return RootProblem(
+        residual=program["residual"],
+        step=_optional(program, "step"),
+        jacobian=_optional(program, "jacobian"),
+        pullback=_optional(program, "pullback"),
+        vjp_inputs=_pull_inputs(program),
+        ranks=recipe.ranks,
+        diagonal=recipe.diagonal,
+        affine=recipe.affine,
+        lower=lower,
+        upper=upper,
+    )
+
+
+def _optional(program: Program, name: str) -> Callable[..., Any] | None:
+    return program[name] if name in program else None
+
+
+def _pull_inputs(program: Program) -> Callable[..., tuple[Tensor | None, ...]] | None:
+    if "pull_inputs" not in program:
+        return None
+    pull = program["pull_inputs"]
+
+    def tupled(z: Tensor, u: Tensor, *a: Tensor) -> tuple[Tensor | None, ...]:
+        found = pull(z, u, *a)
+        return found if isinstance(found, tuple) else (found,)
+
+    return tupled

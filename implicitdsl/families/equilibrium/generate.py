@@ -1,0 +1,204 @@
+"""A system as Python source: residual, step, invariants, and the derivatives that have a closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from implicitdsl.calculus import jacobian, linearize, vjp
+from implicitdsl.ir import build
+from implicitdsl.ir.dims import Dim, size_of
+from implicitdsl.ir.function import Functions
+from implicitdsl.ir.nodes import Expr, Role, sym, symbols
+from implicitdsl.ir.plan import System
+from implicitdsl.ir.printer import show
+from implicitdsl.lowering.codegen import generate, opaques_of
+
+from .packing import Packing, join, pack
+
+
+@dataclass(frozen=True)
+class Written:
+    """The generated source and how to call it.
+
+    `residual` and `step` take (z, *a, *opaques, *dims), `jacobian` and `pullback` too, `pull_inputs` takes u after z;
+    `invariants` takes (*outer, *outer_opaques, *dims). `a` are the inputs of the system by name, hoisted ones included.
+    `start` takes (*start_inputs, *dims).
+    """
+
+    text: str
+    inputs: tuple[Expr, ...]
+    opaques: tuple[str, ...]
+    outer: tuple[Expr, ...]
+    outer_opaques: tuple[str, ...]
+    hoisted: tuple[Expr, ...]
+    start: tuple[Expr, ...] | None
+    functions: frozenset[str]
+    packing: Packing
+
+
+def write(
+    system: System,
+    functions: Functions,
+    sizes: Mapping[str, int],
+    dims: Sequence[str] = (),
+    *,
+    diagonal: bool = False,
+    start: Expr | None = None,
+) -> Written:
+    """Generate everything about a system. `diagonal`: every entry of the residual holds its own unknown only."""
+    writer = _Writer(system, functions, sizes, tuple(dims), diagonal)
+    return writer.all(start)
+
+
+class _Writer:
+    def __init__(
+        self, system: System, functions: Functions, sizes: Mapping[str, int], dims: tuple[str, ...], diagonal: bool
+    ) -> None:
+        self.system, self.functions, self.sizes, self.dims = system, functions, sizes, dims
+        self.diagonal = diagonal
+        single = len(system.unknowns) == 1
+        self.state = pack(system.unknowns, system.unknowns[0].name if single else "state", Role.UNKNOWN)
+        roots = (*system.residual, *(system.step or ()))
+        self.inputs = _ordered(roots, exclude=system.unknowns)
+        self.opaques = opaques_of(*roots)
+        self.texts: dict[str, str] = {}
+
+    def all(self, start: Expr | None) -> Written:
+        system = self.system
+        outer_roots = [e for _, e in system.hoisted]
+        outer = _ordered(outer_roots)
+        outer_opaques = opaques_of(*outer_roots)
+        if system.hoisted:
+            self.put("invariants", outer, outer_roots, outer_opaques)
+        self.put_packed("residual", system.residual)
+        if system.step is not None:
+            self.put_packed("step", system.step)
+        if not self.opaques:
+            self.put_jacobian()
+            self.put_pullback()
+            self.put_pull_inputs()
+        begin: tuple[Expr, ...] | None = None
+        if start is not None:
+            begin = _ordered([start])
+            self.put("start", begin, [start], ())
+        return Written(
+            "\n\n".join(self.texts.values()),
+            self.inputs,
+            self.opaques,
+            outer,
+            outer_opaques,
+            tuple(s for s, _ in system.hoisted),
+            begin,
+            frozenset(self.texts),
+            self.state,
+        )
+
+    def put(self, name: str, inputs: Sequence[Expr], values: Sequence[Expr], opaques: Sequence[str], doc: str = "") -> None:
+        outputs = list(values)
+        text = generate(name, inputs, outputs, self.functions, self.sizes, doc, opaques=opaques, dims=self.dims)
+        self.texts[name] = text
+
+    def put_packed(self, name: str, values: Sequence[Expr]) -> None:
+        self.texts[name] = generate(
+            name,
+            (self.state.vector, *self.inputs),
+            [join(values)],
+            self.functions,
+            self.sizes,
+            self._doc(name, values),
+            definitions=self.state.definitions,
+            opaques=self.opaques,
+            dims=self.dims,
+        )
+
+    def _doc(self, name: str, values: Sequence[Expr]) -> str:
+        shown = [show(v) for v in values]
+        if name == "step":
+            shown = [f"{u.name} ← {v}" for u, v in zip(self.system.unknowns, shown, strict=True)]
+        text = "; ".join(shown)
+        return text if len(text) < 100 else ""
+
+    def put_jacobian(self) -> None:
+        matrix = self._diagonal() if self.diagonal else self._jacobian()
+        if matrix is not None:
+            self.texts["jacobian"] = generate(
+                "jacobian",
+                (self.state.vector, *self.inputs),
+                [matrix],
+                self.functions,
+                self.sizes,
+                definitions=self.state.definitions,
+                dims=self.dims,
+            )
+
+    def _diagonal(self) -> Expr:
+        (unknown,), (residual,) = self.system.unknowns, self.system.residual
+        return join([linearize(residual, {unknown: build.ones(unknown.shape)}, self.functions)])
+
+    def _jacobian(self) -> Expr | None:
+        """∂F/∂z (N, N), assembled from the blocks ∂Fᵢ/∂uⱼ; None where one has no closed form."""
+        rows: list[Expr] = []
+        for residual in self.system.residual:
+            blocks: list[Expr] = []
+            for unknown in self.system.unknowns:
+                block = jacobian(residual, unknown, self.functions)
+                if block is None:
+                    return None
+                blocks.append(build.reshape(block, (size_of(residual.shape), size_of(unknown.shape))))
+            row = blocks[0] if len(blocks) == 1 else build.transpose(build.concat([build.transpose(b) for b in blocks]))
+            rows.append(row)
+        return rows[0] if len(rows) == 1 else build.concat(rows)
+
+    def _cotangents(self) -> Packing:
+        parts = [sym(f"{u.name}_bar", Role.COTANGENT, r.shape) for u, r in zip(self.system.unknowns, self.system.residual, strict=True)]
+        return pack(parts, "u", Role.COTANGENT)
+
+    def _pulled(self, cotangents: Packing, wrt: Sequence[Expr]) -> list[Expr]:
+        totals = [build.zeros(x.shape) for x in wrt]
+        for residual, bar in zip(self.system.residual, cotangents.parts, strict=True):
+            found = vjp(residual, bar, wrt, self.functions)
+            totals = [build.add(t, g) for t, g in zip(totals, found, strict=True)]
+        return totals
+
+    def put_pullback(self) -> None:
+        bars = self._cotangents()
+        self.texts["pullback"] = generate(
+            "pullback",
+            (self.state.vector, *self.inputs),
+            [join(self._pulled(bars, self.system.unknowns))],
+            self.functions,
+            self.sizes,
+            definitions=(*self.state.definitions, *bars.definitions),
+            dims=self.dims,
+            inner=(bars.vector,),
+        )
+
+    def put_pull_inputs(self) -> None:
+        if not self.inputs:
+            return
+        bars = self._cotangents()
+        values = self._pulled(bars, self.inputs)
+        self.texts["pull_inputs"] = generate(
+            "pull_inputs",
+            (self.state.vector, bars.vector, *self.inputs),
+            values,
+            self.functions,
+            self.sizes,
+            reduce_like=self.inputs,
+            definitions=(*self.state.definitions, *bars.definitions),
+            dims=self.dims,
+        )
+
+
+def _ordered(roots: Sequence[Expr], exclude: Sequence[Expr] = ()) -> tuple[Expr, ...]:
+    """The symbols of expressions by name."""
+    return tuple(sorted((s for s in symbols(*roots) if s not in exclude), key=lambda s: s.name))
+
+
+def total_size(system: System) -> Dim:
+    """How many numbers are unknown."""
+    total = Dim.of(0)
+    for u in system.unknowns:
+        total = total + size_of(u.shape)
+    return total

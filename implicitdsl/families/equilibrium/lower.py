@@ -1,0 +1,146 @@
+"""From the plan of a block of equations to what runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from implicitdsl.backward.failure import Failures
+from implicitdsl.backward.implicit import Implicit
+from implicitdsl.ground.errors import ConvergenceError
+from implicitdsl.ground.methods import Method
+from implicitdsl.ir.function import Functions
+from implicitdsl.ir.model import Model
+from implicitdsl.ir.nodes import Expr, Role
+from implicitdsl.ir.plan import BlockPlan, Choice
+from implicitdsl.lowering.bound import Bound
+from implicitdsl.lowering.report import Report, combined
+from implicitdsl.lowering.source import Program
+from implicitdsl.solvers.cascade import Cascade
+from implicitdsl.solvers.loop import Solver
+
+from .block import Call, EquilibriumBlock, Recipe
+from .generate import write
+from .roots import Regions, region
+
+EXPLICIT = "explicit"
+
+
+class Language(Protocol):
+    """What lowering asks of a language: its functions, and methods by name."""
+
+    @property
+    def function_table(self) -> Functions: ...
+
+    def method(self, sentence: str, role: str, name: str) -> Method | None: ...
+
+
+def lower(parts: Sequence[BlockPlan], model: Model, sizes: Mapping[str, int], language: Language) -> Any:
+    """The runner of one `find` block: its parts are solved in order, each with the unknowns of those before it."""
+    runners = [EquilibriumBlock(recipe(part, model, sizes, language)) for part in parts]
+    return runners[0] if len(runners) == 1 else Sequential(runners)
+
+
+class Sequential:
+    """Parts of a block one after the other."""
+
+    def __init__(self, runners: Sequence[EquilibriumBlock]) -> None:
+        self.runners = tuple(runners)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The generated sources."""
+        return tuple(text for r in self.runners for text in r.texts)
+
+    def solve(
+        self,
+        values: Mapping[str, Tensor],
+        functions: Mapping[str, Bound],
+        batch: int | None,
+        start: Mapping[str, Tensor] | None,
+        want_report: bool,
+    ) -> tuple[dict[str, Tensor], Report | None]:
+        """See `lowering.layer.BlockRunner`."""
+        found: dict[str, Tensor] = {}
+        reports: list[Report] = []
+        for runner in self.runners:
+            try:
+                more, report = runner.solve({**values, **found}, functions, batch, start, want_report)
+            except ConvergenceError as error:
+                if isinstance(error.solution, tuple):
+                    more, report = error.solution
+                    error.solution = {**found, **more}, combined([*reports, report])
+                raise
+            found |= more
+            if report is not None:
+                reports.append(report)
+        return found, combined(reports) if want_report else None
+
+
+def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: Language) -> Recipe:
+    """Generate the code of a part and make its solvers."""
+    system = part.system
+    assert system is not None, "a block without a normal form does not pass the checker"
+    explicit = part.forward[0].method == EXPLICIT
+    affine = _value(part, "affine") is not None
+    diagonal = bool(_value(part, "elementwise")) or _value(part, "affine") == "diagonal"
+    wish = part.block.wishes.start
+    start = wish if isinstance(wish, Expr) else None
+    written = write(system, language.function_table, sizes, diagonal=diagonal, start=start)
+    by_node = {s.node: s for s in part.block.unknowns}
+    shapes = [tuple(d.evaluate(sizes) for d in u.shape) for u in system.unknowns]
+    unknowns = tuple((u.name, shape) for u, shape in zip(system.unknowns, shapes, strict=True))
+    regions = Regions([region(by_node[u].set, shape) for u, shape in zip(system.unknowns, shapes, strict=True)])
+    if wish == "zeros":
+        regions = regions.from_zeros()
+    title = model.name or "layer"
+    line = model.source.position(part.block.equations[0].span.start)[0]
+    policy = part.block.wishes.on_failure or "warn"
+    return Recipe(
+        program=Program(f"{title} {', '.join(n for n, _ in unknowns)}", written.text),
+        system=Call("residual", tuple(map(_key, written.inputs)), written.opaques),
+        ranks=tuple(s.rank for s in written.inputs),
+        unknowns=unknowns,
+        regions=regions,
+        invariants=Call("invariants", tuple(map(_key, written.outer)), written.outer_opaques) if written.hoisted else None,
+        hoisted=tuple(map(_key, written.hoisted)),
+        start=None if written.start is None else Call("start", tuple(map(_key, written.start))),
+        explicit=explicit,
+        diagonal=diagonal,
+        affine=affine,
+        solver=None if explicit else _solver(part.forward, language),
+        methods=tuple(c.method for c in part.forward),
+        backward=Implicit() if explicit else _backward(part.backward, language),
+        failures=Failures(policy, f"{model.source.name}:{line}"),
+        source=model.source,
+        places={o.name: o.span for o in model.opaques if o.span is not None},
+    )
+
+
+def _value(part: BlockPlan, name: str) -> object:
+    fact = part.fact(name)
+    return None if fact is None else fact.value
+
+
+def _key(symbol: Expr) -> str:
+    """A symbol's place among the values of a call; an invariant must not take the place of a user's name."""
+    return f"~{symbol.name}" if symbol.role is Role.HOISTED else symbol.name
+
+
+def _solver(choices: Sequence[Choice], language: Language) -> Solver:
+    made = [_made(choice, "forward", language) for choice in choices]
+    return made[0] if len(made) == 1 else Cascade(tuple(made))
+
+
+def _made(choice: Choice, role: str, language: Language) -> Any:
+    method = language.method("root", role, choice.method)
+    assert method is not None, f"the planner chose {choice.method}, which no family has"
+    return method.load()(**dict(choice.options))
+
+
+def _backward(choice: Choice, language: Language) -> Implicit:
+    if choice.method == "implicit":
+        return Implicit()
+    return Implicit(_made(choice, "backward", language))

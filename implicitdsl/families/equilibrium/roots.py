@@ -1,0 +1,119 @@
+"""Which root: the sets of the unknowns as a start, a box, and a test of what was found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from implicitdsl.ground.outcomes import Outcome
+from implicitdsl.ir.model import SetInfo
+from implicitdsl.lowering import sets
+from implicitdsl.solvers.loop import Solver
+from implicitdsl.solvers.problem import Inputs, RootProblem
+from implicitdsl.solvers.verdict import Solved
+
+_OUTSIDE = int(Outcome.OUTSIDE)
+
+
+@dataclass(frozen=True)
+class Region:
+    """The set of one unknown: `lo`, `hi` bound every entry, `start` is an element of its shape (numbers)."""
+
+    set: sets.Parametrization | None  # None: all of R^…
+    shape: tuple[int, ...]
+    lo: float
+    hi: float
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def start(self, like: Tensor) -> Tensor:
+        """An element of the set, flattened: zeros where these belong to it, the middle of an interval, 1 on a half-line."""
+        if self.set is None:
+            return like.new_zeros(self.size)
+        if math.isfinite(self.lo) and math.isfinite(self.hi):
+            return like.new_full((self.size,), (self.lo + self.hi) / 2)
+        if math.isfinite(self.lo):
+            return like.new_ones(self.size)
+        zeros = like.new_zeros(self.shape)
+        if bool(self.set.contains(zeros)):
+            return zeros.flatten()
+        if len(self.shape) == 2 and self.shape[0] >= self.shape[1]:
+            return torch.eye(*self.shape, dtype=like.dtype, device=like.device).flatten()
+        mean = torch.full(self.shape, 1 / max(self.shape[-1], 1), dtype=like.dtype, device=like.device)
+        return (mean if bool(self.set.contains(mean)) else mean * self.shape[-1] ** 0.5).flatten()
+
+
+def region(info: SetInfo, shape: tuple[int, ...]) -> Region:
+    """The region of an unknown's set."""
+    bounds = {"positive": (0.0, math.inf), "nonneg": (0.0, math.inf), "simplex": (0.0, 1.0)}
+    lo, hi = bounds.get(info.name, (-math.inf, math.inf))
+    if info.name in ("open", "closed"):
+        lo, hi = info.args[0], info.args[1]
+    made = None if info.name == "R" else sets.make(info.name, shape, info.args)
+    if info.name == "simplex":  # its box is no interval to bisect
+        lo, hi = -math.inf, math.inf
+    return Region(made, shape, lo, hi)
+
+
+class Regions:
+    """The sets of all unknowns, packed as the unknowns are."""
+
+    def __init__(self, regions: Sequence[Region]) -> None:
+        self.regions = tuple(regions)
+        self.at_zero = False
+        self.free = all(r.set is None for r in self.regions)
+
+    def from_zeros(self) -> Regions:
+        """The same with every solve started at zero."""
+        made = Regions(self.regions)
+        made.at_zero = True
+        return made
+
+    def start(self, like: Tensor) -> Tensor:
+        """(N,)."""
+        if self.at_zero:
+            return like.new_zeros(sum(r.size for r in self.regions))
+        parts = [r.start(like) for r in self.regions]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def box(self, like: Tensor) -> tuple[float | Tensor | None, float | Tensor | None]:
+        """Lower and upper bounds, numbers where they are the same for all entries, None where there are none."""
+        return self._bound([r.lo for r in self.regions], like), self._bound([r.hi for r in self.regions], like)
+
+    def _bound(self, ends: Sequence[float], like: Tensor) -> float | Tensor | None:
+        if not any(math.isfinite(e) for e in ends):
+            return None
+        if len(set(ends)) == 1:
+            return ends[0]
+        return torch.cat([like.new_full((r.size,), e) for r, e in zip(self.regions, ends, strict=True)])
+
+    def contain(self, z: Tensor) -> Tensor:
+        """Whether each row (B, N) lies in the sets, to the rounding that a solve leaves."""
+        tol = math.sqrt(torch.finfo(z.dtype).eps)
+        inside = torch.ones(z.shape[0], dtype=torch.bool, device=z.device)
+        at = 0
+        for r in self.regions:
+            part = z[:, at : at + r.size].reshape(z.shape[0], *r.shape)
+            at += r.size
+            if r.set is not None:
+                inside = inside & r.set.contains(part, tol)
+        return inside
+
+
+@dataclass(frozen=True)
+class Inside(Solver):
+    """Runs `inner`; a solution outside its set ends as OUTSIDE."""
+
+    inner: Solver
+    regions: Regions
+
+    def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
+        solved = self.inner.solve(problem, z0, a)
+        wrong = solved.converged & ~self.regions.contain(solved.z)
+        return solved._replace(status=torch.where(wrong, _OUTSIDE, solved.status))
