@@ -1,4 +1,6 @@
-"""Specs that must be right: every sentence of the language, bare and declared. Used by the parser's, checker's and fuzz tests."""
+"""Specs that must be right: every sentence of the language, bare and declared. Used by the parser's, checker's
+and fuzz tests.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,16 @@ BARE: dict[str, str] = {
     "system": "find u in R^n, v in R^n such that u = tanh(A v + x), v = sigmoid(B u + y)",
     "ode_bare": "dz/dt = f(z, t)",
     "ode": "find z(t) in R^n for t in [0, 1] such that dz/dt = f(z, t), z(0) = x\nreturn z(1)",
-    "event": "find q(t) in R for t in [0, 10] until q <= 0 such that d²q/dt² = -g, q(0) = h, dq/dt(0) = 0\nreturn t, q(t)",
+    "event": "find q(t) in R for t in [0, 10] until q <= 0 such that d²q/dt² = -g, q(0) = h, dq/dt(0) = "
+    "0\nreturn t, q(t)",
     "hamiltonian": "where H(q, p) = 1/2 p^T p + 1/2 q^T q\n"
-    "find q(t) in R^n, p(t) in R^n for t in [0, T] such that dq/dt = grad(H(q, p), p), dp/dt = -grad(H(q, p), q), q(0) = q0, p(0) = p0",
-    "flow": "find z(t) in R^n, l(t) in R for t in [0, 1] such that dz/dt = f(z, t), dl/dt = -div(f(z, t), z), z(0) = x, l(0) = 0",
+    "find q(t) in R^n, p(t) in R^n for t in [0, T] such that dq/dt = grad(H(q, p), p), dp/dt = -grad(H(q, p), "
+    "q), q(0) = q0, p(0) = p0",
+    "flow": "find z(t) in R^n, l(t) in R for t in [0, 1] such that dz/dt = f(z, t), dl/dt = -div(f(z, t), z), "
+    "z(0) = x, l(0) = 0",
     "sde": "find z(t) in R^n for t in [0, 1] such that dz = f(z, t) dt + g(z, t) dW, z(0) = x",
-    "pde": "find u(x, t) in R for x in grid(0, 1, N, periodic) for t in [0, 0.5] such that ∂u/∂t + u ∂u/∂x = nu ∂²u/∂x², u(x, 0) = u0",
+    "pde": "find u(x, t) in R for x in grid(0, 1, N, periodic) for t in [0, 0.5] such that ∂u/∂t + u ∂u/∂x = nu "
+    "∂²u/∂x², u(x, 0) = u0",
     "qp": "argmin_z 1/2 z^T Q z + p^T z subject to G z <= h",
     "optnet": "argmin_{z in R^n} 1/2 z^T Q z + q^T z subject to A z = b, ineq: G z <= h\nreturn z, dual(ineq)",
     "projection": "argmin_{z in simplex(n)} ||z - y||^2",

@@ -67,7 +67,8 @@ def assemble(tried: Attempt, later: set[str]) -> Model | None:
 
 def _symbol(e: Entity, finish: Finisher) -> Symbol:
     found = symbol_of(e)
-    assert found is not None and e.set is not None
+    assert found is not None
+    assert e.set is not None
     return Symbol(found.name, finish(found.node), finish.set(e.set), found.init, found.span, found.filled)
 
 
@@ -244,7 +245,7 @@ def undeclared_names(tried: Attempt, later: set[str]) -> None:
         declaration = f"{e.kind} {name} in {described}" if known else f"{e.kind} {name} in …"
         declared = [n for n, x in tried.scope.names.items() if not x.undeclared]
         close = nearest(name, declared)
-        differs = [s for s in _spans(tried, name)]
+        differs = _spans(tried, name)
         help_text = (f"did you mean `{close}`, or " if close else "") + f"declare it: `{declaration}`"
         report.add(
             "IMP101",
@@ -285,7 +286,8 @@ def unresolved(tried: Attempt, inferable: set[str]) -> None:
         if loose:
             context.report.add(
                 "IMP203",
-                f"the shape of `{e.name}` cannot be inferred: nothing ties {'it' if len(e.node.shape) == 1 else 'all its dimensions'} to an input",
+                f"the shape of `{e.name}` cannot be inferred: nothing ties "
+                f"{'it' if len(e.node.shape) == 1 else 'all its dimensions'} to an input",
                 e.span,
                 help=f"give it a set: `{e.name} in R^{'(n, m)' if len(e.node.shape) == 2 else 'n'}`",
             )

@@ -194,7 +194,8 @@ class Declarer:
             other = ident.text + "_" if not ident.text.startswith("_") else ident.text.strip("_") or "w"
             self.report.add(
                 "IMP106",
-                f"`{ident.text}` is an attribute of every torch.nn.Module, so a layer can't have a parameter of that name",
+                f"`{ident.text}` is an attribute of every torch.nn.Module, so a layer can't have a parameter of "
+                f"that name",
                 ident.span,
                 help=f"call it `{other}`",
             )

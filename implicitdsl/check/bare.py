@@ -1,8 +1,9 @@
 """Bare texts: what a sentence without a `layer` header leaves out is filled in by convention.
 
-A called name is a `fn`; a capital letter a matrix `param`; a lower-case one a vector `given` (scalar where only a scalar fits), in
-order of appearance; Q in `z^T Q z` of an `argmin` is PSD; a tight `dX/dt` declares X and t in [0, 1], its initial state is the first
-input `X0`, and X(1) is returned. Names in sets, indices and ranges are dimensions (see `sets`).
+A called name is a `fn`; a capital letter a matrix `param`; a lower-case one a vector `given` (scalar where only a
+scalar fits), in order of appearance; Q in `z^T Q z` of an `argmin` is PSD; a tight `dX/dt` declares X and t in [0, 1],
+its initial state is the first input `X0`, and X(1) is returned. Names in sets, indices and ranges are dimensions (see
+`sets`).
 """
 
 from __future__ import annotations
@@ -119,9 +120,10 @@ def fill(layer: ast.Layer, filling: Filling, functions: set[str]) -> None:
             unknowns = {u.name.text for u in section.unknowns}
             for n in descend(section.objective):
                 form = quadratic(n) if isinstance(n, ast.Binary) else None
-                if form is not None and isinstance(form[1], ast.Name):
-                    if any(isinstance(v, ast.Name) and v.text in unknowns for v in descend(form[0])):
-                        filling.definite.add(form[1].text)
+                if form is None or not isinstance(form[1], ast.Name):
+                    continue
+                if any(isinstance(v, ast.Name) and v.text in unknowns for v in descend(form[0])):
+                    filling.definite.add(form[1].text)
 
 
 def uses(node: object, known: set[str], functions: set[str]) -> Iterator[tuple[str, Span, bool]]:

@@ -1,4 +1,6 @@
-"""Calls: functions of the language, `fn` modules, sub-layers, definitions with arguments, unknowns at a time, derivative operators."""
+"""Calls: functions of the language, `fn` modules, sub-layers, definitions with arguments, unknowns at a time,
+derivative operators.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +114,8 @@ class Calls(Elaborator):
             wants = str(least) if least == most else f"at least {least}" if most is None else f"{least} to {most}"
             self.report.add(
                 "IMP112",
-                f"`{function.name}` takes {wants} {'argument' if wants == '1' else 'arguments'}; {len(expr.args)} given",
+                f"`{function.name}` takes {wants} {'argument' if wants == '1' else 'arguments'}; "
+                f"{len(expr.args)} given",
                 expr.span,
             )
             return None
@@ -140,7 +143,9 @@ class Calls(Elaborator):
         )
 
     def ruled(self, function: Function, expr: ast.Call, args: list[Typed]) -> Shape | None:
-        """The shape by the function's own rule; flexible dimensions are tried against the others until the rule accepts."""
+        """The shape by the function's own rule; flexible dimensions are tried against the others until the rule
+        accepts.
+        """
         try:
             return function.type([self.shown_as(a.expr, {}) for a in args])
         except TypeRuleError as error:
@@ -187,9 +192,10 @@ class Calls(Elaborator):
         result = value.expr
         for binder in reversed(body.binders):
             entity = inner.scope.find(binder.name.text)
-            assert entity is not None and entity.node is not None and entity.range is not None
+            assert entity is not None
+            assert entity.node is not None
+            assert entity.range is not None
             lo, hi = entity.range
-            assert isinstance(lo, Dim) and isinstance(hi, Dim)
             shape = result.shape if function.name == "sum" else (hi - lo, *result.shape)
             result = node(f"{function.name}_for", (result,), (entity.node.name, lo, hi), shape, expr.span)
         return Typed(result, value.row and function.name == "sum")
@@ -236,7 +242,8 @@ class Calls(Elaborator):
             shown = ", ".join(self.show(s) for s in signature.args)
             self.report.add(
                 "IMP112",
-                f"`{entity.name}` takes {len(signature.args)} {'argument' if len(signature.args) == 1 else 'arguments'} of shape {shown}; {len(args)} given",
+                f"`{entity.name}` takes {len(signature.args)} "
+                f"{'argument' if len(signature.args) == 1 else 'arguments'} of shape {shown}; {len(args)} given",
                 expr.span,
                 labels=((entity.span, f"`{entity.name}` declared here"),),
             )
@@ -245,7 +252,8 @@ class Calls(Elaborator):
             if typed.rank != len(shape) or not self.dims.unify_shapes(typed.shape, shape):
                 self.report.add(
                     "IMP201",
-                    f"argument {i + 1} of `{entity.name}` must have shape {self.show(shape)}; `{self.text(arg)}` has {self.show(typed.shape)}",
+                    f"argument {i + 1} of `{entity.name}` must have shape {self.show(shape)}; "
+                    f"`{self.text(arg)}` has {self.show(typed.shape)}",
                     arg.span,
                     labels=(
                         (entity.span, f"`{entity.name}` declared here"),
@@ -257,23 +265,28 @@ class Calls(Elaborator):
         if len(signature.results) != 1:
             self.report.add(
                 "IMP113",
-                f"`{entity.name}` returns {len(signature.results)} values; only layers with one can stand in an expression",
+                f"`{entity.name}` returns {len(signature.results)} values; only layers with one can stand in an "
+                f"expression",
                 expr.span,
             )
             return None
         return Typed(node("apply", tuple(a.expr for a in args), (entity.name, 0), signature.results[0], expr.span))
 
     def macro(self, entity: Entity, expr: ast.Call) -> Typed | None:
-        """`H(q, p)`: the body elaborated with symbols of the arguments' shapes, then the arguments put in their place."""
+        """`H(q, p)`: the body elaborated with symbols of the arguments' shapes, then the arguments put in their
+        place.
+        """
         definition = entity.definition
-        assert definition is not None and definition.params is not None
+        assert definition is not None
+        assert definition.params is not None
         args = self.arguments(expr.args)
         if args is None:
             return None
         if len(args) != len(definition.params):
             self.report.add(
                 "IMP112",
-                f"`{entity.name}` takes {len(definition.params)} {'argument' if len(definition.params) == 1 else 'arguments'}; {len(args)} given",
+                f"`{entity.name}` takes {len(definition.params)} "
+                f"{'argument' if len(definition.params) == 1 else 'arguments'}; {len(args)} given",
                 expr.span,
                 labels=((entity.span, f"`{entity.name}` defined here"),),
             )
@@ -346,7 +359,8 @@ class Calls(Elaborator):
                 "IMP113",
                 f"the second argument of `{name}` must be a name, not `{self.text(variable)}`",
                 variable.span,
-                help="name the variable: a definition with arguments, `where f(v) = …`, can be differentiated by `v` and called",
+                help="name the variable: a definition with arguments, `where f(v) = …`, can be differentiated "
+                "by `v` and called",
             )
             return None
         body, point = self.elaborate(expr.args[0]), self.name(variable)

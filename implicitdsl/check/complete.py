@@ -1,4 +1,6 @@
-"""The completed spec: what was written, with every default that was filled in. Checking it again gives the same model."""
+"""The completed spec: what was written, with every default that was filled in. Checking it again gives the same
+model.
+"""
 
 from __future__ import annotations
 

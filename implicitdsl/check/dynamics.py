@@ -1,4 +1,6 @@
-"""Differential equations: evolution equations, initial conditions, linearity in the noise (IMP301, 302, 501, 502, 505)."""
+"""Differential equations: evolution equations, initial conditions, linearity in the noise (IMP301, 302, 501,
+502, 505).
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,8 @@ def check_dynamics(
         if u.name not in found and len(evolution) < len(unknowns):
             calls.report.add(
                 "IMP301",
-                f"no equation says how `{u.name}` evolves: {len(unknowns)} {'unknown' if len(unknowns) == 1 else 'unknowns'}, "
+                f"no equation says how `{u.name}` evolves: {len(unknowns)} "
+                f"{'unknown' if len(unknowns) == 1 else 'unknowns'}, "
                 f"{len(evolution)} evolution {'equation' if len(evolution) == 1 else 'equations'}",
                 u.span or find.span,
                 help=f"add `d{u.name}/d{time} = …`",
@@ -100,7 +103,8 @@ def check_dynamics(
     if len(evolution) > len(unknowns):
         calls.report.add(
             "IMP302",
-            f"{len(unknowns)} unknowns of {time}, but {len(evolution)} evolution equations: `{evolution[-1][1]}` is one too many",
+            f"{len(unknowns)} unknowns of {time}, but {len(evolution)} evolution equations: "
+            f"`{evolution[-1][1]}` is one too many",
             evolution[-1][0].span,
         )
         return
@@ -159,7 +163,8 @@ def conditions_for(
                 )
                 calls.report.add(
                     "IMP502",
-                    f"the equation for `{u.name}` is of order {found[u.name]}: besides {others} it needs `{state}({start})`",
+                    f"the equation for `{u.name}` is of order {found[u.name]}: besides {others} it needs "
+                    f"`{state}({start})`",
                     u.span or find.span,
                     notes=(f"it evolves by `{owner[u.name]}`",),
                     fixes=(

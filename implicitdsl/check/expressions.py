@@ -1,7 +1,7 @@
 """Expressions: syntax tree to expression DAG, with kinds and shapes checked on the way.
 
-Nodes are built raw here, with shapes that may still hold flexible dimensions; `resolve` finishes them. An expression with an
-error is None ("poison"): whoever meets None says nothing more.
+Nodes are built raw here, with shapes that may still hold flexible dimensions; `resolve` finishes them. An expression
+with an error is None ("poison"): whoever meets None says nothing more.
 """
 
 from __future__ import annotations
@@ -245,7 +245,8 @@ class Elaborator(Wording):
             which, side = (left, expr.left) if left.rank > 2 else (right, expr.right)
             self.report.add(
                 "IMP206",
-                f"the product `{self.text(expr)}` is of vectors and matrices; `{self.text(side)}` has shape {self.show(which.shape)}",
+                f"the product `{self.text(expr)}` is of vectors and matrices; `{self.text(side)}` has shape "
+                f"{self.show(which.shape)}",
                 expr.span,
                 help="use `*` for the elementwise product",
             )
@@ -274,7 +275,8 @@ class Elaborator(Wording):
             culprit = expr.right if right.row else expr.left
             self.report.add(
                 "IMP202",
-                f"`{self.text(expr)}` has no meaning: `{self.text(culprit)}` is a {'row' if right.row else 'column'} vector",
+                f"`{self.text(expr)}` has no meaning: `{self.text(culprit)}` is a "
+                f"{'row' if right.row else 'column'} vector",
                 expr.span,
                 help=f"transpose it: `{self.text(culprit)}^T`" if not right.row else "put the row vector on the left",
             )
@@ -335,7 +337,8 @@ class Elaborator(Wording):
             fixes=fixes,
             help=None
             if fixes
-            else "elementwise operations need equal shapes or a scalar; the product of linear algebra is juxtaposition, `W z`",
+            else "elementwise operations need equal shapes or a scalar; the product of linear algebra is "
+            "juxtaposition, `W z`",
         )
         return None
 
@@ -348,7 +351,8 @@ class Elaborator(Wording):
                 if not self.dims.unify(base.shape[0], base.shape[1]):
                     self.report.add(
                         "IMP206",
-                        f"only a square matrix has an inverse; `{self.text(expr.left)}` has shape {self.show(base.shape)}",
+                        f"only a square matrix has an inverse; `{self.text(expr.left)}` has shape "
+                        f"{self.show(base.shape)}",
                         expr.span,
                     )
                     return None
@@ -357,7 +361,8 @@ class Elaborator(Wording):
                 "IMP206",
                 f"a power of the matrix `{self.text(expr.left)}`; only `^-1` and `^T` are for matrices",
                 expr.span,
-                help=f"`{self.text(expr.left)} {self.text(expr.left)}` is the product, `{self.text(expr.left)} * {self.text(expr.left)}` elementwise",
+                help=f"`{self.text(expr.left)} {self.text(expr.left)}` is the product, `{self.text(expr.left)} "
+                f"* {self.text(expr.left)}` elementwise",
             )
             return None
         if exponent.rank != 0:
@@ -378,7 +383,8 @@ class Elaborator(Wording):
         if inner.rank > 2:
             self.report.add(
                 "IMP206",
-                f"only vectors and matrices have a transpose; `{self.text(expr.operand)}` has shape {self.show(inner.shape)}",
+                f"only vectors and matrices have a transpose; `{self.text(expr.operand)}` has shape "
+                f"{self.show(inner.shape)}",
                 expr.span,
             )
             return None

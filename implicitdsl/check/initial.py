@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from implicitdsl.ir.dims import Dim
 from implicitdsl.ir.model import Init, SetInfo
 from implicitdsl.syntax import ast
 
@@ -47,7 +48,8 @@ def read_init(context: Context, expr: ast.Expr, found: SetInfo) -> Init:
             "IMP704",
             f"`{text}` is no initial value",
             expr.span,
-            help="an initial value is `zeros`, `ones`, `eye`, `normal(0, 0.1)`, `uniform(-1, 1)`, a number or a literal",
+            help="an initial value is `zeros`, `ones`, `eye`, `normal(0, 0.1)`, `uniform(-1, 1)`, a number or a "
+            "literal",
         )
         return Init("default")
     shape = shape_of(value)
@@ -55,8 +57,7 @@ def read_init(context: Context, expr: ast.Expr, found: SetInfo) -> Init:
         report.add("IMP201", f"the rows of `{text}` have different lengths", expr.span)
         return Init("default")
     if shape and (
-        len(shape) != len(found.shape)
-        or not all([context.dims.unify(d, d.of(s)) for d, s in zip(found.shape, shape, strict=True)])
+        len(shape) != len(found.shape) or not context.dims.unify_shapes(found.shape, tuple(map(Dim.of, shape)))
     ):
         shown = "(" + ", ".join(map(str, shape)) + ")"
         report.add(
@@ -123,7 +124,8 @@ def outside(context: Context, expr: ast.Expr, found: SetInfo, values: list[float
     elif found.name == "ball" and len(values) > 1 and sum(v * v for v in values) ** 0.5 > found.args[0] * (1 + 1e-9):
         context.report.add(
             "IMP107",
-            f"the initial value has norm {sum(v * v for v in values) ** 0.5:g}; `{found.text}` has radius {found.args[0]:g}",
+            f"the initial value has norm {sum(v * v for v in values) ** 0.5:g}; `{found.text}` has radius "
+            f"{found.args[0]:g}",
             expr.span,
         )
     elif found.name == "sphere" and len(values) > 1 and abs(sum(v * v for v in values) ** 0.5 - 1) > 1e-6:

@@ -112,7 +112,8 @@ def check_layer(
 
 
 def guesses(layer: ast.Layer, filling: Filling, functions: set[str]) -> list[dict[str, int]]:
-    """Ranks to try for names that no set declares: vectors before scalars, matrices for capitals; at most 128 combinations.
+    """Ranks to try for names that no set declares: vectors before scalars, matrices for capitals; at most 128
+    combinations.
 
     For a `fn` without a type the guess is the rank of its result; -1 stands for that of its first argument.
     """

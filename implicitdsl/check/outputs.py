@@ -129,5 +129,6 @@ def times_inside(calls: Calls, found: Sequence[tuple[str, Expr, ast.Output | Non
                                 "IMP504",
                                 f"output `{n.args[0].name}({value:g})` lies outside {d.name} in [{lo:g}, {hi:g}]",
                                 output.span if output else span,
-                                help=f"extend the interval: `for {d.name} in [{min(lo, hi, value):g}, {max(lo, hi, value):g}]`",
+                                help=f"extend the interval: `for {d.name} in [{min(lo, hi, value):g}, "
+                                f"{max(lo, hi, value):g}]`",
                             )

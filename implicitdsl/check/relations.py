@@ -30,7 +30,6 @@ def elaborate_relation(calls: Calls, relation: ast.Constraint) -> list[Equation]
         entity = inner.scope.find(binder.name.text)
         if entity is not None and entity.node is not None and entity.range is not None:
             lo, hi = entity.range
-            assert isinstance(lo, Dim) and isinstance(hi, Dim)
             index.append((entity.node.name, lo, hi))
     if isinstance(relation, ast.Membership):
         element = inner.elaborate(relation.element)
@@ -93,7 +92,8 @@ def fits(calls: Calls, expr: ast.Expr, element: Typed, found: SetInfo, span: Spa
         return True
     calls.report.add(
         "IMP201",
-        f"shapes differ: `{calls.text(expr)}` has {calls.show(element.shape)}, the elements of `{found.text}` have {calls.show(found.shape)}",
+        f"shapes differ: `{calls.text(expr)}` has {calls.show(element.shape)}, the elements of `{found.text}` "
+        f"have {calls.show(found.shape)}",
         span,
         labels=(*calls.introduced(calls.dims.shape(element.shape), calls.dims.shape(found.shape)),),
         notes=calls.provenance(expr),

@@ -41,7 +41,7 @@ class Entity:
     filled: bool = False
     definition: ast.Definition | None = None
     opaque: Opaque | None = None
-    range: tuple[object, object] | None = None  # an index's (lo, hi) as Dim
+    range: tuple[Dim, Dim] | None = None  # an index's (lo, hi) as Dim
     arguments: tuple[str, ...] = ()  # an unknown's independent variables
     undeclared: bool = False
     path: str | None = None  # of a fn

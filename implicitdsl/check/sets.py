@@ -17,7 +17,9 @@ from .trees import unwrap
 
 @dataclass(frozen=True, slots=True)
 class SetRule:
-    """A named set: how many dimensions it takes, its shape in terms of them, and its numbers (name, default or None)."""
+    """A named set: how many dimensions it takes, its shape in terms of them, and its numbers (name, default or
+    None).
+    """
 
     dims: int
     matrix: tuple[int, ...]  # which dimension each axis has
@@ -122,7 +124,8 @@ class SetReader:
             if value <= 0 or (name == "margin" and value > 1):
                 self.report.add(
                     "IMP107",
-                    f"the {name} of `{expr.name}` must be {'in (0, 1]' if name == 'margin' else 'positive'}; it is {value:g}",
+                    f"the {name} of `{expr.name}` must be {'in (0, 1]' if name == 'margin' else 'positive'}; it "
+                    f"is {value:g}",
                     expr.span,
                 )
                 return None

@@ -14,7 +14,9 @@ def is_flexible(name: str) -> bool:
 
 @dataclass
 class Dims:
-    """The dimensions of one layer: where the rigid ones were introduced, and what the flexible ones turned out to be."""
+    """The dimensions of one layer: where the rigid ones were introduced, and what the flexible ones turned out
+    to be.
+    """
 
     introduced: dict[str, Span] = field(default_factory=dict[str, Span])
     known: dict[str, Dim] = field(default_factory=dict[str, Dim])
@@ -64,7 +66,9 @@ class Dims:
         return False
 
     def unify_shapes(self, a: Shape, b: Shape) -> bool:
-        return len(a) == len(b) and all([self.unify(x, y) for x, y in zip(a, b, strict=True)])
+        # every pair is tried, also after a failure: what can be known is learnt
+        fits = [self.unify(x, y) for x, y in zip(a, b, strict=False)]
+        return len(a) == len(b) and all(fits)
 
     def sign(self, dim: Dim) -> int | None:
         """The sign of a difference for all dimensions ≥ 1: -1, 0, 1; None if it depends."""

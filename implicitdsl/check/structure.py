@@ -93,7 +93,8 @@ def check_square(
         notes = [f"no equation is left to determine `{u.name}`" for u in loose]
         report.add(
             "IMP301",
-            f"this `find` has {counted}, but {equations_text}: {_flat(missing)} more scalar {'equation is' if missing.value == 1 else 'equations are'} needed",
+            f"this `find` has {counted}, but {equations_text}: {_flat(missing)} more scalar "
+            f"{'equation is' if missing.value == 1 else 'equations are'} needed",
             unknowns[0].span or kept[0][0].span,
             notes=notes,
             help=f"add an equation for `{loose[0].name}`" if loose else None,
@@ -106,10 +107,12 @@ def check_square(
             "IMP302",
             f"this `find` has {counted}, but {equations_text}: `{kept[extra][2]}` is one too many"
             if len(kept) > len(unknowns)
-            else f"this `find` has {counted}, but {equations_text}: {_flat(dims.resolve(have - want))} scalar equations too many",
+            else f"this `find` has {counted}, but {equations_text}: {_flat(dims.resolve(have - want))} scalar "
+            f"equations too many",
             kept[extra][0].span,
             labels=[(u.span, f"`{u.name}` has shape {_shape(dims, u.shape)}") for u in unknowns if u.span],
-            help="remove an equation, add an unknown, or fit all of them in the least-squares sense: `using levenberg_marquardt`",
+            help="remove an equation, add an unknown, or fit all of them in the least-squares sense: `using "
+            "levenberg_marquardt`",
         )
         return
     if loose and not overdetermined:

@@ -183,7 +183,8 @@ def read_start(calls: Calls, slot: ast.Slot, unknowns: tuple[Expr, ...]) -> Expr
         return typed.expr
     calls.report.add(
         "IMP201",
-        f"the start must have the shape of `{unknowns[0].name}`, {show_shape(calls.dims.shape(unknowns[0].shape))}; it has {calls.show(typed.shape)}",
+        f"the start must have the shape of `{unknowns[0].name}`, "
+        f"{show_shape(calls.dims.shape(unknowns[0].shape))}; it has {calls.show(typed.shape)}",
         slot.value.span,
     )
     return None

@@ -13,8 +13,10 @@ from implicitdsl.ground.source import Source
 
 SPECS = [*BARE.values(), *DECLARED.values()]
 TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
-POOL = ["(", ")", "[", "]", "{", "}", "|", "||", "^", "^T", "=", "in", "for", "find", "such that", "subject to", "R", "z", "x", "W", "W z", "f(z)", "0.5",
-        "3", ",", ";", ":", "\n", "layer A(n):", "where", "return", "using", "'", "∂", "²", "grad(", "sum(", "dz/dt", "as", '"', "#", "\\", "λ", "until"]  # fmt: skip
+POOL = [
+    *["(", ")", "[", "]", "{", "}", "|", "||", "^", "^T", "=", "in", "for", "find", "R", "z", "x", "W", "0.5", "3", ",", ";", ":", "where", "return", "using", "'", "∂", "²", "as", "#", "\\", "λ", "until"],
+    *("such that", "subject to", "W z", "f(z)", "\n", "layer A(n):", "grad(", "sum(", "dz/dt", '"'),
+]
 
 
 def mutate(text: str, rng: random.Random) -> str:
