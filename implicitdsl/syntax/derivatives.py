@@ -81,7 +81,8 @@ class Scope:
             elif t.type in ("RPAR", "RSQB"):
                 depth = max(depth - 1, 0)
             elif t.type == "NAME" and depth == 0 and (i == 1 or tokens[i - 1].type in SEPARATORS):
-                if i + 1 == len(tokens) or tokens[i + 1].type != "SLASH":  # else a relation begins here
+                relation = i + 1 < len(tokens) and tokens[i + 1].type == "SLASH"  # `dz/dt = …` of a bare text
+                if not relation:
                     into.add(t.text)
 
     def _until_close(self, tokens: list[Token], i: int) -> Iterator[str]:

@@ -229,7 +229,10 @@ class _Formatter:
 
 
 def _binary(tokens: list[Token], i: int) -> bool:
-    return i > 0 and tokens[i - 1].type in OPERAND_ENDS
+    """Whether the sign at `i` stands between two operands; an `argmin_`'s unknowns are none."""
+    if i < 2 or tokens[i - 1].type == "RBRACE" or tokens[i - 2].type in ("ARGMIN", "ARGMAX"):
+        return False
+    return tokens[i - 1].type in OPERAND_ENDS
 
 
 def _fraction(tokens: list[Token], i: int) -> bool:

@@ -180,7 +180,9 @@ class Lines:
     def _abandon(self) -> int:
         """At the section's end with something open: reports it, drops its item; gives the place to read on from."""
         opened = self.stack[0]
-        self._never_closed(self.stack[-1].token, self.reached)
+        line_end = self.source.text.find("\n", opened.token.end)
+        same_line = [o for o in self.stack if line_end < 0 or o.token.start < line_end]
+        self._never_closed(same_line[-1].token, self.reached)
         self.stack.clear()
         self.lost = True
         self._abandoned += 1

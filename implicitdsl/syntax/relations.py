@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from implicitdsl.ground.diagnostics import Diagnostic
@@ -48,9 +49,5 @@ def two_equal_signs(span: Span, source: Source) -> Diagnostic:
 def _sign(relation: ast.Relation, i: int, source: Source) -> Span:
     """Where the i-th sign of a chain is written."""
     start, end = relation.terms[i].span.end, relation.terms[i + 1].span.start
-    text = source.text[start:end]
-    for sign in ("==", "=", "<=", ">=", ">>", "<<", "≤", "≥", "⪰", "⪯", "<", ">"):
-        at = text.find(sign)
-        if at >= 0:
-            return Span(start + at, start + at + len(sign))
-    return Span(start, end)
+    sign = re.search(r"==|<=|>=|>>|<<|[=≤≥⪰⪯<>]", source.text[start:end])
+    return Span(start + sign.start(), start + sign.end()) if sign else Span(start, end)

@@ -36,7 +36,9 @@ def keywords_as_names(tokens: list[Token], source: Source, found: list[Diagnosti
     for i, t in enumerate(tokens):
         if (t.type in SECTIONS and t.type not in _MARKS) or t.type in _CLAUSES:
             before = tokens[i - 1] if i else None
-            after = tokens[i + 1].type if i + 1 < len(tokens) else "NEWLINE"
+            after, second = (tokens[j].type if j < len(tokens) else "NEWLINE" for j in (i + 1, i + 2))
+            if after in _CLAUSES and second in ("IN", "EQ"):  # `given in in R`: the next one is the name
+                after = "NAME"
             if _is_name(t, before, after):
                 t = t._replace(type="NAME")
                 found.append(keyword_as_name(t, source))

@@ -16,11 +16,13 @@ def only(text: str) -> Any:
     return section
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["R", "R^n", "R^(m, n)", "R^(2 n + 1, N+1)", "positive", "(0, 1)", "[a, b]^n", "(0, 1)^(m, n)", "R^3", "R^T"]
-    + ["SpectralBall(n, 0.9)", "PSD(n)", "grid(0, 1, N, periodic)", "Monotone(n, m)", "positive^n"],
+SETS = (
+    "R; R^n; R^(m, n); R^(2 n + 1, N+1); positive; (0, 1); [a, b]^n; (0, 1)^(m, n); R^3; R^T; SpectralBall(n, 0.9); "
+    "PSD(n); grid(0, 1, N, periodic); Monotone(n, m); positive^n"
 )
+
+
+@pytest.mark.parametrize("text", SETS.split("; "))
 @pytest.mark.parametrize("frame", ["given x in {}", "param x in {}", "find x in {} such that x = 1"])
 def test_sets(text: str, frame: str) -> None:
     section = only(frame.format(text))
@@ -122,7 +124,8 @@ def test_argmin() -> None:
 
 def test_using() -> None:
     section = only(
-        "using anderson(depth=5, tol=1e-6),\n backward gmres(tol=1e-6), start zeros, on_failure=raise, forward newton(3)\n"
+        "using anderson(depth=5, tol=1e-6),\n backward gmres(tol=1e-6), start zeros, on_failure=raise,"
+        " forward newton(3)\n"
         ' start 2 x + 1\n conic(solver="clarabel")'
     )
     assert isinstance(section, ast.Using)
