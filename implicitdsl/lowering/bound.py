@@ -1,0 +1,123 @@
+"""Functions and modules bound to the `fn` of a spec: what they return is held against what was declared."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from implicitdsl.ground.errors import SpecError
+from implicitdsl.ground.source import Source
+from implicitdsl.ir.dims import Shape
+from implicitdsl.ir.model import Opaque
+
+from .parameters import spec_error
+
+
+def _set(shape: Shape) -> str:
+    if not shape:
+        return "R"
+    return f"R^{shape[0]}" if len(shape) == 1 and " " not in str(shape[0]) else f"R^({', '.join(map(str, shape))})"
+
+
+def signature(opaque: Opaque) -> str:
+    """As it was declared: `f: (R^n, R) -> R^n`."""
+    args = ", ".join(map(_set, opaque.args))
+    results = ", ".join(map(_set, opaque.results))
+    left = args if len(opaque.args) == 1 else f"({args})"
+    return f"{opaque.name}: {left} -> {results if len(opaque.results) == 1 else f'({results})'}"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """`module` as the spec's function: a call checks the shapes of the results (a few integers compared).
+
+    Raises SpecError (IMP209) where they differ from the declaration.
+    """
+
+    opaque: Opaque
+    module: Callable[..., Any]
+    sizes: Mapping[str, int]
+    results: tuple[tuple[int, ...], ...]
+    source: Source
+
+    def __call__(self, *args: Tensor) -> Any:
+        out = self.module(*args)
+        if len(self.results) == 1:
+            if not isinstance(out, Tensor) or tuple(out.shape) != (args[0].shape[0], *self.results[0]):
+                raise self._mismatch(out, args)
+        elif not isinstance(out, tuple | list) or len(out) != len(self.results):
+            raise self._mismatch(out, args)
+        else:
+            for y, core in zip(out, self.results, strict=True):
+                if tuple(y.shape) != (args[0].shape[0], *core):
+                    raise self._mismatch(out, args)
+        return out
+
+    def _mismatch(self, out: Any, args: tuple[Tensor, ...]) -> SpecError:
+        names = sorted({n for shape in (*self.opaque.args, *self.opaque.results) for d in shape for n in d.names})
+        given = ", ".join(f"{n}={self.sizes[n]}" for n in names if n in self.sizes)
+        got = ", ".join(_shown(y) for y in out) if isinstance(out, tuple | list) else _shown(out)
+        inputs = ", ".join(_shown(a) for a in args)
+        message = (
+            f"{f'{given} given, but ' if given else ''}{self.opaque.name} returned {got} for "
+            f"{'inputs' if len(args) > 1 else 'an input of shape'} {inputs}; declared {signature(self.opaque)}"
+        )
+        return spec_error("IMP209", message, self.opaque.span, self.source)
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return "(" + ", ".join(["…", *map(str, value.shape[1:])]) + ")"
+
+
+def bound(opaque: Opaque, module: Callable[..., Any], sizes: Mapping[str, int], source: Source) -> Bound:
+    """The function with its result shapes as numbers."""
+    results = tuple(tuple(d.evaluate(sizes) for d in shape) for shape in opaque.results)
+    return Bound(opaque, module, sizes, results, source)
+
+
+def refuse_hidden_parameters(opaque: Opaque, function: Callable[..., Any], source: Source) -> None:
+    """A Python function that closes over trained tensors would lose their gradients in silence: SpecError (IMP113)."""
+    if isinstance(function, nn.Module):
+        return
+    held = _held(function)
+    trained = next((name for name, value in held.items() if _is_trained(value)), None)
+    if trained is not None:
+        raise spec_error(
+            "IMP113",
+            f"`{opaque.name}` is a Python function that uses `{trained}`, which is trained: its gradient would be "
+            "lost; bind an nn.Module that owns it instead",
+            opaque.span,
+            source,
+        )
+
+
+def _held(function: Callable[..., Any]) -> dict[str, Any]:
+    """What a function, a bound method or a `functools.partial` refers to, by name."""
+    held: dict[str, Any] = {}
+    owner = getattr(function, "__self__", None)
+    if owner is not None and not inspect.ismodule(owner):
+        held["self"] = owner
+    for k, value in enumerate(getattr(function, "args", ())):
+        held[f"argument {k}"] = value
+    held |= getattr(function, "keywords", {})
+    inner = inspect.unwrap(getattr(function, "func", function))
+    if inspect.ismethod(inner) or inspect.isfunction(inner):
+        found = inspect.getclosurevars(inner)
+        held |= {**found.nonlocals, **found.globals}
+    return held
+
+
+def _is_trained(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.requires_grad
+    if isinstance(value, nn.Module):
+        return any(p.requires_grad for p in value.parameters())
+    if isinstance(value, list | tuple):
+        return any(_is_trained(v) for v in value)
+    return isinstance(value, dict) and any(_is_trained(v) for v in value.values())
