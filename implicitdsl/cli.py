@@ -10,13 +10,14 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .ground.diagnostics import Diagnostic
+    from .ground.errors import SpecError
     from .ground.source import Source
 
 OK, ERRORS, USAGE = 0, 1, 2
@@ -225,16 +226,19 @@ def _emit(arguments: argparse.Namespace) -> _Result:
     return _compiled(lambda: driver.emit(spec.source(), arguments.stage, arguments.layer))
 
 
-def _compiled(command: Any) -> _Result:
+def _compiled(command: Callable[[], str]) -> _Result:
+    """The driver raises `SpecError` for the spec and `ValueError` where `--layer` is needed or names none."""
     from .ground.errors import SpecError
 
     try:
         return _Result(OK, command())
     except SpecError as error:
         return _Result(ERRORS, err=_errors(error))
+    except ValueError as error:
+        return _Result(USAGE, err=f"implicitdsl: {error}")
 
 
-def _errors(error: Any) -> str:
+def _errors(error: SpecError) -> str:
     from .ground.render import text
 
     return text.render(error.diagnostics, colour=text.wants_colour(sys.stderr), brief_infos=True)
