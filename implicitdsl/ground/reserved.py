@@ -1,4 +1,4 @@
-"""Names that a spec cannot declare, because `torch.nn.Module` or the layer itself uses them. A literal, so torch-free."""
+"""Names that a spec cannot declare, because `torch.nn.Module` or the layer uses them. Literals, so torch-free."""
 
 from __future__ import annotations
 
@@ -26,8 +26,14 @@ MODULE = frozenset({
 })  # fmt: skip
 """`dir(torch.nn.Module())` of the pinned torch; a test compares."""
 
-LAYER = frozenset({"solve", "spec", "sizes", "report"})
-"""What a compiled layer adds."""
+LAYER = frozenset({
+    "_assign", "_callable", "_check_sets", "_check_shapes", "_constants", "_cores", "_debug", "_dims", "_evaluate",
+    "_exact", "_explain", "_held_values", "_infer", "_lower", "_model", "_named_tuple", "_observe", "_origins",
+    "_output_ranks", "_output_type", "_outputs", "_prepare", "_program", "_raw", "_ready", "_repr_latex_",
+    "_repr_markdown_", "_run", "_runners", "_settle", "_slots", "_solve", "_stages", "_start", "_text", "_title",
+    "_uncast", "explain", "sizes", "solve",
+})  # fmt: skip
+"""What a compiled layer adds; a test compares."""
 
 RESERVED = MODULE | LAYER
 """Every name that is taken: IMP106."""

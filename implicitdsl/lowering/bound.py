@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from implicitdsl.ground.errors import SpecError
 from implicitdsl.ground.source import Source
@@ -79,45 +78,3 @@ def bound(opaque: Opaque, module: Callable[..., Any], sizes: Mapping[str, int], 
     """The function with its result shapes as numbers."""
     results = tuple(tuple(d.evaluate(sizes) for d in shape) for shape in opaque.results)
     return Bound(opaque, module, sizes, results, source)
-
-
-def refuse_hidden_parameters(opaque: Opaque, function: Callable[..., Any], source: Source) -> None:
-    """A Python function that closes over trained tensors would lose their gradients in silence: SpecError (IMP113)."""
-    if isinstance(function, nn.Module):
-        return
-    held = _held(function)
-    trained = next((name for name, value in held.items() if _is_trained(value)), None)
-    if trained is not None:
-        raise spec_error(
-            "IMP113",
-            f"`{opaque.name}` is a Python function that uses `{trained}`, which is trained: its gradient would be "
-            "lost; bind an nn.Module that owns it instead",
-            opaque.span,
-            source,
-        )
-
-
-def _held(function: Callable[..., Any]) -> dict[str, Any]:
-    """What a function, a bound method or a `functools.partial` refers to, by name."""
-    held: dict[str, Any] = {}
-    owner = getattr(function, "__self__", None)
-    if owner is not None and not inspect.ismodule(owner):
-        held["self"] = owner
-    for k, value in enumerate(getattr(function, "args", ())):
-        held[f"argument {k}"] = value
-    held |= getattr(function, "keywords", {})
-    inner = inspect.unwrap(getattr(function, "func", function))
-    if inspect.ismethod(inner) or inspect.isfunction(inner):
-        found = inspect.getclosurevars(inner)
-        held |= {**found.nonlocals, **found.globals}
-    return held
-
-
-def _is_trained(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.requires_grad
-    if isinstance(value, nn.Module):
-        return any(p.requires_grad for p in value.parameters())
-    if isinstance(value, list | tuple):
-        return any(_is_trained(v) for v in value)
-    return isinstance(value, dict) and any(_is_trained(v) for v in value.values())

@@ -15,7 +15,7 @@ from implicitdsl.ir.function import Function
 from implicitdsl.ir.model import Model
 
 from . import inputs as call
-from .bound import Bound, bound, refuse_hidden_parameters
+from .bound import Bound, bound
 from .holder import Holder
 from .report import Report, Solution, combined, explicit, outputs_type
 from .sizes import Observation, mismatch
@@ -27,6 +27,11 @@ Values = dict[str, Tensor]
 
 class BlockRunner(Protocol):
     """Solves one block. Made by its family for known sizes; immutable, and picklable with `copy.deepcopy`."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """The source that was generated for it."""
+        ...
 
     def solve(
         self,
@@ -86,7 +91,6 @@ class Layer(Holder):
         self._program = Program(self._title, self._stages.text)
         self._output_ranks = tuple(len(o.expr.shape) for o in model.outputs)
         self._output_type = self._named_tuple()
-        self._checked = all(o.name in self._modules for o in model.opaques)
         self._settle()
 
     # -- calls ---------------------------------------------------------------------------------------------------------
@@ -111,7 +115,7 @@ class Layer(Holder):
             given = self._uncast(given)
         with nullcontext() if kind is None else torch.autocast(kind, enabled=False):
             tensors = call.tensors(symbols, given, self._parameters)
-            if self._runners is None or not self._checked:
+            if self._runners is None:
                 self._prepare(tensors)
             self._check_shapes(tensors)
             lead = call.leading(symbols, tensors)
@@ -191,17 +195,9 @@ class Layer(Holder):
     @torch.compiler.disable()
     def _prepare(self, tensors: Sequence[Tensor]) -> None:
         """The first call: dimensions are found, parameters get their shapes, solvers are made."""
-        for opaque in self._model.opaques:
-            refuse_hidden_parameters(opaque, self._callable(opaque.name), self._model.source)
-        if self._runners is None:
-            self._infer(
-                [
-                    Observation(call.declaration(s), s.shape, tuple(t.shape))
-                    for s, t in zip(self._model.givens, tensors, strict=True)
-                ]
-            )
-            self._settle(complete=True)
-        self._checked = True
+        given = zip(self._model.givens, tensors, strict=True)
+        self._infer([Observation(call.declaration(s), s.shape, tuple(t.shape)) for s, t in given])
+        self._settle(complete=True)
 
     def _check_shapes(self, tensors: Sequence[Tensor]) -> None:
         for symbol, core, tensor in zip(self._model.givens, self._cores, tensors, strict=True):
@@ -270,9 +266,11 @@ class Layer(Holder):
 
 
 def generated(layer: Layer) -> str:
-    """The Python text of a layer: what runs between the solves, then what each solve generated (its `text`)."""
-    texts = [layer._stages.text, *(str(getattr(runner, "text", "")) for runner in layer._runners or ())]
-    return "\n\n".join(text for text in texts if text)
+    """The Python text of a layer: what runs between the solves, then what each solve generated once sizes are known."""
+    texts = [layer._stages.text]
+    for runner in layer._runners or ():
+        texts += runner.texts
+    return "\n\n".join(texts)
 
 
 def _autocast(values: Sequence[Any]) -> str | None:

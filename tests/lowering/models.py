@@ -97,6 +97,7 @@ class Picard:
 
     calls: list[dict[str, Any]] = field(default_factory=list, compare=False)
     policy: str = "warn"
+    texts: tuple[str, ...] = ()
 
     def __call__(self, sizes: Mapping[str, int]) -> Sequence[Picard]:
         return [self]

@@ -52,7 +52,7 @@ def test_leading_dimensions_broadcast_as_in_torch(leads: tuple[tuple[int, ...], 
     Xv, yv, sv = some(*leads[0], 3, 4), some(*leads[1], 4), some(*leads[2])
     w, c = layer(PAIR)(Xv, yv, sv)
     lead = torch.broadcast_shapes(*leads)
-    expected = reference(*(t.expand(*lead, *t.shape[len(ld) :]) for t, ld in zip((Xv, yv, sv), leads, strict=True)))
+    expected = reference(*(t.expand((*lead, *t.shape[len(ld) :])) for t, ld in zip((Xv, yv, sv), leads, strict=True)))
     torch.testing.assert_close(w, expected[0])
     torch.testing.assert_close(c, expected[1])
 

@@ -1,14 +1,21 @@
-"""The torch-free list of reserved names is that of the torch which runs."""
+"""The torch-free lists of reserved names are those of the torch and the layer that run."""
 
 from __future__ import annotations
 
 import torch
+from models import DENSE, layer
 
 from implicitdsl.ground.reserved import LAYER, MODULE, RESERVED
 
 
+def names(module: torch.nn.Module) -> frozenset[str]:
+    return frozenset(name for name in dir(module) if not name.startswith("___"))  # Dynamo adds and removes some
+
+
 def test_reserved_names_are_those_of_a_module() -> None:
-    found = frozenset(name for name in dir(torch.nn.Module()) if not name.startswith("___"))  # Dynamo's patches
-    assert found == MODULE
+    assert names(torch.nn.Module()) == MODULE
     assert {"half", "to", "forward", "solve"} <= RESERVED
-    assert not LAYER & MODULE
+
+
+def test_reserved_names_are_those_of_a_layer() -> None:
+    assert names(layer(DENSE, sizes={"n": 2, "m": 3})) - MODULE - {"U", "W", "b"} == LAYER
