@@ -182,6 +182,8 @@ class _Formatter:
         a, b = before.type, t.type
         if a in _BARS and b in _BARS and (a.endswith("END") == b.endswith("END")):
             return True
+        if a == "DERIVATIVE" and b in ("CARET", "SUPERSCRIPT"):
+            return True  # tight, it would be part of the derivative
         if a == "CARET":
             return b == "NAME" and t.text == "T"  # tight, it would be a transpose
         if a in OPENERS or b in _TIGHT_BEFORE or a in ("ARGMIN", "ARGMAX"):

@@ -108,7 +108,10 @@ def _callable(func: ast.Expr) -> bool:
 
 def _binary(expr: ast.Binary, bar: str) -> str:
     if expr.op == "^":
-        return f"{_text(expr.left, POSTFIX, bar)}^{_exponent(expr.right, bar)}"
+        base = _text(expr.left, POSTFIX, bar)
+        if isinstance(expr.left, ast.Derivative):  # `dz/dt^2` would be a derivative of two orders
+            base = f"({base})"
+        return f"{base}^{_exponent(expr.right, bar)}"
     left = _text(expr.left, _LEVELS[expr.op], bar)
     if expr.op == "juxt":
         right = _text(expr.right, POWER, bar)

@@ -78,6 +78,11 @@ def test_printed_trees_read_back(tree: Any) -> None:
     assert again == text, "the second print is the first"
 
 
+def test_a_power_of_a_derivative_is_printed_in_parentheses() -> None:
+    tree = ast.Binary(S, "^", ast.Derivative(S, "z", 1, "t", False), ast.Number(S, "2"), S)
+    assert print_expr(tree) == "(dz/dt)^2"
+
+
 @fixed
 @given(expressions)
 def test_formatted_expressions_read_back(tree: Any) -> None:

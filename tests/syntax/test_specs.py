@@ -79,6 +79,7 @@ def test_canonical_text_is_left_alone(text: str) -> None:
         ("return x ^ T, x^(T)", "return x^ T, x^(T)\n"),
         ("return x[i + 1], x[2 i+1], x[0:n - 1], 1 / 2 x, a/b", "return x[i+1], x[2 i + 1], x[0:n-1], 1/2 x, a / b\n"),
         ("given x in R^(N + 1, 2 n+1)", "given x in R^(N+1, 2 n + 1)\n"),
+        ("find z(t) for t in R such that dz/dt ² = 1", "find z(t) for t in R such that dz/dt ^2 = 1\n"),
         ("argmin_z -z", "argmin_z -z\n"),
         ("argmin_{z in R} - z", "argmin_{z in R} -z\n"),
         ("return f (x), f(x) (y), (a+b)(c)", "return f (x), f(x) (y), (a + b) (c)\n"),
