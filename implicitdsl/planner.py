@@ -6,14 +6,15 @@ The conditions and prices of a rung are in its descriptor (`Method.suits`); here
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 from .analysis import Analysis, BlockFacts, analyse
 from .calculus import expand, hoist, inline
 from .ground.facts import Fact
 from .ground.methods import Method
+from .ir.function import Functions
 from .ir.model import Model, Options
 from .ir.plan import BlockPlan, Choice, Plan, System
-from .language import Language
 
 RUNGS = 3
 """How many solvers a ladder holds: the first and those that take over rows that stall."""
@@ -22,6 +23,15 @@ EXPLICIT = "explicit"
 """The method of a block that needs no solver: evaluate the steps, differentiate them as they are."""
 
 Sizes = Mapping[str, int | None]
+
+
+class Language(Protocol):
+    """What the planner asks of a language: functions by name, methods of a sentence in order of preference."""
+
+    @property
+    def function_table(self) -> Functions: ...
+
+    def methods(self, sentence: str, role: str) -> tuple[Method, ...]: ...
 
 
 def analyse_model(model: Model, language: Language, sizes: Sizes | None = None) -> Analysis:

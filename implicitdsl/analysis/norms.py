@@ -151,8 +151,11 @@ def _frobenius(e: Expr, b: Bounds) -> Bound:
             return _sum(b.norm(e.args[0]), b.norm(e.args[1]))
         case "mul":
             left, right = e.args
+            both = _product(b.norm(left), b.norm(right))
+            if left.shape != right.shape:
+                return both
             return _best(
-                _product(b.norm(left), b.norm(right)),
+                both,
                 _bound(iv.times(b.magnitude(left), b.norm(right).value), *b.norm(right).because),
                 _bound(iv.times(b.norm(left).value, b.magnitude(right)), *b.norm(left).because),
             )

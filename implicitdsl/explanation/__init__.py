@@ -1,0 +1,36 @@
+"""Floor 5: what was derived, proved and decided for a layer, as text, Markdown or LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from implicitdsl.ir.function import Functions
+from implicitdsl.ir.plan import Plan
+
+from . import render
+from .compose import compose
+
+FORMATS = ("text", "markdown", "latex")
+
+
+def explain(
+    plan: Plan, functions: Functions, format: str = "text", sizes: Mapping[str, int | None] | None = None
+) -> str:
+    """Equations, residual, backward equation and gradients, proofs, choices with reasons, shapes and counts.
+
+    `format` is "text", "markdown" (formulas in `$$`) or "latex" (a document); the last two import SymPy. `sizes` turn
+    counts into numbers. Raises ValueError for another format.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"no format {format!r}: text, markdown or latex")
+    known = {name: size for name, size in (sizes or {}).items() if size is not None}
+    document = compose(plan, functions, known)
+    if format == "text":
+        return render.text(document)
+    from .latex import Latex
+
+    math = Latex(functions)
+    return render.markdown(document, math) if format == "markdown" else render.latex(document, math)
+
+
+__all__ = ["FORMATS", "explain"]
