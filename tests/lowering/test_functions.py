@@ -1,4 +1,4 @@
-"""Every function of the language through generated code: batches against a loop, its stated derivative against torch's."""
+"""Every function of the language, generated: batches against a loop, its stated derivative against torch's."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ARGUMENTS: dict[str, list[tuple[Expr, ...]]] = {
     "scale_rows": [(z, A)],
     "scale_columns": [(A, z)],
     **{name: [(A,)] for name in ("det", "inv", "logdet")},
-    **{name: [(z,), (A,)] for name in ("norm", "max_all", "min_all", "argmax_weights", "logsumexp")},
-    **{name: [(z,)] for name in ("norm_1", "norm_inf", "prod", "prod_others", "prod_pairs", "softmax")},
+    **{name: [(z,), (A,)] for name in ("norm", "max_all", "min_all", "argmax_weights")},
+    **{name: [(z,)] for name in ("norm_1", "norm_inf", "prod", "prod_others", "prod_pairs", "softmax", "logsumexp")},
 }
 CASES = [
     (f, args)
@@ -38,7 +38,7 @@ def value(e: Expr, lead: tuple[int, ...], seed: int) -> torch.Tensor:
     """Positive and well conditioned, so that every function is defined; no two entries equal."""
     g = torch.Generator().manual_seed(seed)
     shape = [d.evaluate(SIZES) for d in e.shape]
-    found = torch.rand(*lead, *shape, generator=g, dtype=torch.float64) + 0.5
+    found = torch.rand((*lead, *shape), generator=g, dtype=torch.float64) + 0.5
     return found + 4 * torch.eye(shape[0], dtype=torch.float64) if e.rank == 2 else found
 
 
@@ -56,13 +56,13 @@ def test_batches_and_derivative(f: Function, args: tuple[Expr, ...]) -> None:
     tangent = Program("test", generate("g", [*inputs, *tangents], [f.jvp(call, tangents)], TABLE, SIZES))["g"]
     for leads in [((5,),) * len(args), ((5,), *[()] * (len(args) - 1)), (*[()] * (len(args) - 1), (2, 5))]:
         values = [value(a, lead, k) for k, (a, lead) in enumerate(zip(args, leads, strict=True))]
+        if f.name == "clamp":  # lo ≤ hi, with values on either side of both
+            values = [values[0], values[1] / 2 + 0.3, values[2] / 2 + 0.85]
         along = [value(a, lead, 9 + k) - 1 for k, (a, lead) in enumerate(zip(args, leads, strict=True))]
         found, slope = torch.func.jvp(primal, tuple(values), tuple(along))
         torch.testing.assert_close(tangent(*values, *along).expand(slope.shape), slope, rtol=1e-9, atol=1e-9)
         lead = torch.broadcast_shapes(*leads)
-        full = [
-            t.expand((*lead, *t.shape[len(ld) :])).reshape(-1, *t.shape[len(ld) :])
-            for t, ld in zip(values, leads, strict=True)
-        ]
+        cores = [t.shape[len(ld) :] for t, ld in zip(values, leads, strict=True)]
+        full = [t.expand((*lead, *core)).reshape(-1, *core) for t, core in zip(values, cores, strict=True)]
         rows = torch.stack([primal(*row) for row in zip(*full, strict=True)])
         torch.testing.assert_close(found.reshape(rows.shape), rows)
