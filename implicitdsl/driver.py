@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .analysis import Analysis, diagnose
 from .check import check as check_program
 from .check import complete
+from .explanation import explain as explain_plan
 from .ground.diagnostics import Diagnostic, Level
 from .ground.errors import SpecError, SpecWarning
 from .ground.render import text as render_text
@@ -246,14 +248,58 @@ class Factory:
         return _lower(self.made, self.made.layers[self.name], self.language, debug, {**bindings, **(bind or {})})
 
 
+def explain(
+    subject: Any, layer: str | None = None, format: str = "text", *, language: Language = LANGUAGE
+) -> str:
+    """The derivation of a spec (text, path or `Source`) or of a compiled layer, as "text", "markdown" or "latex".
+
+    Every layer of a file, unless one is picked. Raises `SpecError` for errors in the spec, ValueError for another format or
+    a layer that is not there.
+    """
+    if not isinstance(subject, str | Path | Source):
+        return subject.explain(format)
+    made = front(subject if isinstance(subject, Source) else _read(subject), language)
+    if made.failed:
+        raise _error(made.diagnostics)
+    chosen = list(made.layers.values()) if layer is None else [_pick(made, layer)]
+    return "\n".join(explain_plan(p.plan, language.function_table, format) for p in chosen)
+
+
+def emit(source: Source, stage: str, layer: str | None = None, *, language: Language = LANGUAGE) -> str:
+    """What the compiler knows after a stage: "spec", "tokens", "ast", "ir", "plan" or "python" (which imports PyTorch).
+
+    Raises `SpecError` for errors in the spec, ValueError for another stage or a layer that is not there.
+    """
+    from . import stages
+
+    made = front(source, language)
+    if stage == "tokens":
+        return stages.tokens(made.parsed.tokens, source)
+    if stage == "ast":
+        return stages.tree(made.parsed.program)
+    if made.failed:
+        raise _error(made.diagnostics)
+    chosen = list(made.layers.values()) if layer is None else [_pick(made, layer)]
+    if stage == "spec":
+        return "\n".join(_completed(made, p.model) for p in chosen)
+    if stage == "ir":
+        return "\n".join(stages.model(p.model) for p in chosen)
+    if stage == "plan":
+        return "\n".join(stages.plan(p.plan) for p in chosen)
+    if stage == "python":
+        _refuse(made)
+        return "\n\n".join(text for p in chosen for text in Recipe(p, language, source).python())
+    raise ValueError(f"no stage {stage!r}: spec, tokens, ast, ir, plan or python")
+
+
 def format_source(source: Source) -> str:
     """The text in the one style of `implicitdsl fmt`. Raises `SpecError` where it does not parse."""
-    from .syntax.format import format_program
+    from .syntax.formatter import format_program
 
     parsed = parse(source)
     if any(d.is_error for d in parsed.diagnostics):
         raise _error(parsed.diagnostics)
-    return format_program(parsed.program, source)
+    return format_program(source, parsed)
 
 
 def _read(spec: str | Path) -> Source:
@@ -264,13 +310,9 @@ def _read(spec: str | Path) -> Source:
 
 def _refuse(made: Front) -> None:
     """Errors raise; warnings are Python warnings; infos are for `check` and `explain`."""
-    found = [
-        _as_error(d) if d.code == "IMP910" else d for d in made.diagnostics
-    ]
+    found = [_as_error(d) if d.code == "IMP910" else d for d in made.diagnostics]
     if any(d.is_error for d in found):
         raise _error(found)
-    import warnings
-
     for d in found:
         if d.level is Level.WARNING:
             warnings.warn(f"{d.file}:{d.line}:{d.column}: [{d.code}] {d.message}", SpecWarning, stacklevel=3)
@@ -395,18 +437,34 @@ class Recipe:
         runners: list[Any] = []
         for block in model.blocks:
             parts = [p for p, facts in zip(made.blocks, analysis.blocks, strict=True) if facts.origin is block]
-            family = language.family(block.sentence)
-            assert family.lower is not None
-            module, _, attribute = family.lower.partition(":")
-            lower = getattr(import_module(module), attribute)
-            runners.append(lower(parts, model, sizes, language))
+            runners.append(self._family(block.sentence)(parts, model, sizes, language))
         return runners
+
+    def python(self) -> list[str]:
+        """The generated source, for whatever sizes: between the solves, and of each solve."""
+        from .lowering.holder import dimensions
+        from .lowering.stages import make
+
+        model, language = self.planned.model, self.language
+        try:
+            texts = [make(model, language.function_table, {}, ()).text]
+        except KeyError:  # a dimension that no tensor shows
+            texts = [make(model, language.function_table, {}, dimensions(model)).text]
+        for part in self.planned.plan.blocks:
+            write = self._family(part.block.sentence, "source")
+            texts.append(write(part, language))
+        return [text for text in texts if text]
+
+    def _family(self, sentence: str, attribute: str | None = None) -> Any:
+        """What a family lowers by, or something beside it in the same module."""
+        family = self.language.family(sentence)
+        assert family.lower is not None
+        module, _, name = family.lower.partition(":")
+        return getattr(import_module(module), attribute or name)
 
     def explain(self, form: str = "text") -> str:
         """The derivation."""
-        from .explain import derivation
-
-        return derivation(self.planned, form)
+        return explain_plan(self.planned.plan, self.language.function_table, form)
 
 
 def _again(model: Model, language: Language | None, source: Source) -> Recipe:

@@ -130,6 +130,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     options = parser.parse_args(arguments)
     epochs = 2 if options.fast else options.epochs
 
+    torch.set_num_threads(1)  # the products are too small to share
     data, started = digits(), time.perf_counter()
     torch.manual_seed(options.seed)
     deq = imp.compile(HERE / "deq.imp", n=WIDTH, m=PIXELS, k=CLASSES)

@@ -66,16 +66,17 @@ class _Recording(TorchFunctionMode):
                         running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
                         unbiased = var.detach() * (count / max(count - 1, 1))
                         running_var.lerp_(unbiased.to(running_var.dtype), momentum)
-                return F.batch_norm(x, mean, var, weight, bias, False, momentum, eps)
+                return _normalised(x, mean, var, weight, bias, eps)
         return func(*args, **kwargs)
 
 
 class _Replaying(TorchFunctionMode):
-    """Gives back what was drawn, in the same order."""
+    """Gives back what was drawn, in the same order; counters of batches stand still."""
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, tensors: Sequence[Tensor], counters: Sequence[Tensor]) -> None:
         super().__init__()
         self.left = list(tensors)
+        self.counters = counters
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -83,10 +84,21 @@ class _Replaying(TorchFunctionMode):
             x, p, training = _dropout(*args, **kwargs)
             return x * self.left.pop(0) if training and p else x
         if func is F.batch_norm:
-            x, _, _, weight, bias, training, momentum, eps = _batch_norm(*args, **kwargs)
+            x, _, _, weight, bias, training, _, eps = _batch_norm(*args, **kwargs)
             if training:
-                return F.batch_norm(x, self.left.pop(0), self.left.pop(0), weight, bias, False, momentum, eps)
+                return _normalised(x, self.left.pop(0), self.left.pop(0), weight, bias, eps)
+        if func is Tensor.add_ and any(args[0] is c for c in self.counters):
+            return args[0]
         return func(*args, **kwargs)
+
+
+def _normalised(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """As F.batch_norm with given statistics, which here may be differentiated."""
+    shape = (1, -1, *(1,) * (x.dim() - 2))
+    y = (x - mean.reshape(shape)) * torch.rsqrt(var + eps).reshape(shape)
+    if weight is not None:
+        y = y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> tuple[Tensor, float, bool]:
@@ -153,6 +165,18 @@ class Opaques:
             evaluate(*self.functions.values())
         return noise
 
+    def replayed(self, tensors: Sequence[Tensor], evaluate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """`evaluate` under the noise that was recorded."""
+        if not tensors:
+            return evaluate
+        counters = [b for module in self.modules() for b in module.buffers() if not b.is_floating_point()]
+
+        def frozen(*args: Any) -> Tensor:
+            with _Replaying(tensors, counters):
+                return evaluate(*args)
+
+        return frozen
+
     def lost(self, evaluate: Callable[..., Any]) -> list[str]:
         """Functions whose result depends on trained tensors that are not parameters of theirs: those gradients would be
         lost. Cost: one evaluation of `evaluate(*functions)`; random generators and buffers are left as they were.
@@ -162,18 +186,6 @@ class Opaques:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             evaluate(*probes)
         return list(dict.fromkeys(found))
-
-
-def replayed(tensors: Sequence[Tensor], evaluate: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`evaluate` under the noise that was recorded."""
-    if not tensors:
-        return evaluate
-
-    def frozen(*args: Any) -> Tensor:
-        with _Replaying(tensors):
-            return evaluate(*args)
-
-    return frozen
 
 
 class _Functional:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from implicitdsl.backward.failure import Failures, announce, describe
+from implicitdsl.backward.failure import Failures, report_unsolved
 from implicitdsl.backward.implicit import Implicit, implicit_solve
-from implicitdsl.families.opaque import Noise, Opaques, replayed
+from implicitdsl.families.opaque import Noise, Opaques
 from implicitdsl.ground.diagnostics import Diagnostic
 from implicitdsl.ground.errors import ConvergenceError, SpecError
 from implicitdsl.ground.outcomes import Outcome
@@ -115,18 +115,17 @@ class EquilibriumBlock:
             values = {**values, **dict(zip(recipe.hoisted, computed, strict=True))}
         a = tuple(values[name] for name in recipe.system.inputs)
         rows = batch or 1
-        solved: Solved | None = None
         try:
             if recipe.explicit:
-                z = self._explicit(a, functions, rows)
+                z, solved = self._explicit(a, functions, rows)
             else:
                 z, solved = self._solve(values, a, functions, rows, start)
         except ConvergenceError as error:
             if isinstance(error.solution, Solved):
-                solved = error.solution
-                error.solution = self._unpacked(solved.z, batch), report(solved.z, solved, batch, recipe.methods)
+                lost = error.solution
+                error.solution = self._unpacked(lost.z, batch), report(lost, batch, recipe.methods)
             raise
-        made = report(z, solved, batch, recipe.methods) if want_report else None
+        made = report(solved, batch, recipe.methods) if want_report else None
         return self._unpacked(z, batch), made
 
     def _call(self, call: Call, values: Mapping[str, Tensor], functions: Mapping[str, Bound]) -> Any:
@@ -135,21 +134,20 @@ class EquilibriumBlock:
 
     # -- explicit equations ----------------------------------------------------------------------------------------------
 
-    def _explicit(self, a: Inputs, functions: Mapping[str, Bound], rows: int) -> Tensor:
+    def _explicit(self, a: Inputs, functions: Mapping[str, Bound], rows: int) -> tuple[Tensor, Solved]:
+        """The equations evaluated once; what lies outside its set is a failure all the same."""
         recipe = self.recipe
         size = sum(math.prod(shape) for _, shape in recipe.unknowns)
         opaques = [functions[f] for f in recipe.system.opaques]
         like = a[0] if a else torch.empty(())
         z = recipe.program["step"](like.new_zeros(rows, size), *a, *opaques)
-        z = z if z.dim() == 2 else z.expand(rows, size)
-        if not recipe.regions.free and not torch.compiler.is_compiling():
-            wrong = ~recipe.regions.contain(z.detach())
-            if bool(wrong.any()):
-                status = torch.where(wrong, int(Outcome.OUTSIDE), int(Outcome.CONVERGED))
-                announce(describe(status, torch.zeros_like(z[:, 0]), recipe.failures.where), recipe.failures)
-                if recipe.failures.policy == "nan":
-                    z = torch.where(wrong.unsqueeze(-1), torch.nan, z)
-        return z
+        z = z if z.dim() == 2 and z.shape[0] == rows else z.expand(rows, size)
+        status = torch.zeros(rows, dtype=torch.int64, device=z.device)
+        if not recipe.regions.free:
+            status = torch.where(recipe.regions.contain(z.detach()), status, int(Outcome.OUTSIDE))
+        zero = torch.zeros_like(z[:, 0]).detach()
+        solved = Solved(z, status, torch.zeros_like(status), zero, torch.ones_like(status))
+        return (z if recipe.regions.free else report_unsolved(solved, recipe.failures).z), solved
 
     # -- solves ----------------------------------------------------------------------------------------------------------
 
@@ -204,7 +202,7 @@ class EquilibriumBlock:
 
             def evaluate(z: Tensor, *every: Tensor) -> Tensor:
                 callables = bound.callables(every[inner : inner + count])
-                return replayed(every[inner + count :], generated)(z, *every[:inner], *callables)
+                return bound.replayed(every[inner + count :], generated)(z, *every[:inner], *callables)
 
             return evaluate
 
@@ -269,21 +267,15 @@ class EquilibriumBlock:
         return found
 
 
-def report(z: Tensor, solved: Solved | None, batch: int | None, methods: Sequence[str]) -> Report:
+def report(solved: Solved, batch: int | None, methods: Sequence[str]) -> Report:
     """A block's report, one entry a sample."""
-    if solved is None:
-        zero = torch.zeros(z.shape[0], dtype=torch.int64, device=z.device)
-        made = Report(zero == 0, zero, zero, torch.zeros_like(z[:, 0]).detach(), zero, "explicit")
-    else:
-        names = list(methods[:1])
-        message = ""
-        if solved.rung is not None and len(methods) > 1 and not torch.compiler.is_compiling():
-            later = int(solved.rung.max())
-            names = list(methods[: later + 1])
-            message = f"{int((solved.rung > 0).sum())} samples went on to {methods[later]}" if later else ""
-        made = Report(
-            solved.converged, solved.status, solved.iterations, solved.residual.detach(), solved.nfe, ", ".join(names), message
-        )
+    names, message = list(methods[:1]), ""
+    if solved.rung is not None and len(methods) > 1 and not torch.compiler.is_compiling():
+        later = int(solved.rung.max())
+        names = list(methods[: later + 1])
+        message = f"{int((solved.rung > 0).sum())} samples went on to {methods[later]}" if later else ""
+    tensors = (solved.converged, solved.status, solved.iterations, solved.residual.detach(), solved.nfe)
+    made = Report(*tensors, ", ".join(names), message)
     if batch is not None:
         return made
     tensors = (made.converged, made.status, made.iterations, made.residual, made.nfe)

@@ -18,14 +18,18 @@ from implicitdsl.ir.plan import BlockPlan, Choice
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report, combined
 from implicitdsl.lowering.source import Program
+from implicitdsl.solvers.bicgstab import BiCGStab
 from implicitdsl.solvers.cascade import Cascade
+from implicitdsl.solvers.gmres import Gmres
 from implicitdsl.solvers.loop import Solver
 
 from .block import Call, EquilibriumBlock, Recipe
-from .generate import write
+from .generate import Written, write
 from .roots import Regions, region
 
 EXPLICIT = "explicit"
+MATRIX_FREE = {"gmres": Gmres, "bicgstab": BiCGStab}
+"""Backward rules that are the implicit one with another linear solver."""
 
 
 class Language(Protocol):
@@ -41,6 +45,27 @@ def lower(parts: Sequence[BlockPlan], model: Model, sizes: Mapping[str, int], la
     """The runner of one `find` block: its parts are solved in order, each with the unknowns of those before it."""
     runners = [EquilibriumBlock(recipe(part, model, sizes, language)) for part in parts]
     return runners[0] if len(runners) == 1 else Sequential(runners)
+
+
+def source(part: BlockPlan, language: Language) -> str:
+    """The generated Python of a part for any sizes; dimensions that no input shows are further arguments."""
+    try:
+        return _write(part, language, {}).text
+    except KeyError:
+        assert part.system is not None
+        dims = sorted({n for u in part.system.unknowns for d in u.shape for n in d.names})
+        return _write(part, language, {}, dims).text
+
+
+def _write(part: BlockPlan, language: Language, sizes: Mapping[str, int], dims: Sequence[str] = ()) -> Written:
+    assert part.system is not None, "a block without a normal form does not pass the checker"
+    wish = part.block.wishes.start
+    start = wish if isinstance(wish, Expr) else None
+    return write(part.system, language.function_table, sizes, dims, diagonal=_is_diagonal(part), start=start)
+
+
+def _is_diagonal(part: BlockPlan) -> bool:
+    return bool(_value(part, "elementwise")) or _value(part, "affine") == "diagonal"
 
 
 class Sequential:
@@ -82,18 +107,15 @@ class Sequential:
 def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: Language) -> Recipe:
     """Generate the code of a part and make its solvers."""
     system = part.system
-    assert system is not None, "a block without a normal form does not pass the checker"
+    assert system is not None
     explicit = part.forward[0].method == EXPLICIT
     affine = _value(part, "affine") is not None
-    diagonal = bool(_value(part, "elementwise")) or _value(part, "affine") == "diagonal"
-    wish = part.block.wishes.start
-    start = wish if isinstance(wish, Expr) else None
-    written = write(system, language.function_table, sizes, diagonal=diagonal, start=start)
+    written = _write(part, language, sizes)
     by_node = {s.node: s for s in part.block.unknowns}
     shapes = [tuple(d.evaluate(sizes) for d in u.shape) for u in system.unknowns]
     unknowns = tuple((u.name, shape) for u, shape in zip(system.unknowns, shapes, strict=True))
     regions = Regions([region(by_node[u].set, shape) for u, shape in zip(system.unknowns, shapes, strict=True)])
-    if wish == "zeros":
+    if part.block.wishes.start == "zeros":
         regions = regions.from_zeros()
     title = model.name or "layer"
     line = model.source.position(part.block.equations[0].span.start)[0]
@@ -108,7 +130,7 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         hoisted=tuple(map(_key, written.hoisted)),
         start=None if written.start is None else Call("start", tuple(map(_key, written.start))),
         explicit=explicit,
-        diagonal=diagonal,
+        diagonal=_is_diagonal(part),
         affine=affine,
         solver=None if explicit else _solver(part.forward, language),
         methods=tuple(c.method for c in part.forward),
@@ -143,4 +165,6 @@ def _made(choice: Choice, role: str, language: Language) -> Any:
 def _backward(choice: Choice, language: Language) -> Implicit:
     if choice.method == "implicit":
         return Implicit()
+    if choice.method in MATRIX_FREE:
+        return Implicit(MATRIX_FREE[choice.method](**dict(choice.options)))
     return Implicit(_made(choice, "backward", language))
