@@ -133,9 +133,10 @@ class _Evaluator:
             case "index":
                 return args[0][self.key(e, sizes)]
             case "embed":
-                mask = torch.zeros(shape, dtype=torch.bool)
-                mask[self.key(e, sizes)] = True
-                return torch.zeros(shape, dtype=torch.float64).masked_scatter(mask, args[0])
+                count = torch.Size(shape).numel()
+                places = torch.arange(count).reshape(shape)[self.key(e, sizes)].reshape(-1)
+                chosen = torch.eye(count, dtype=torch.float64)[places]
+                return (args[0].reshape(-1) @ chosen).reshape(shape)
             case "concat":
                 return torch.cat([a.reshape(1) if a.dim() == 0 else a for a in args])
             case "stack":

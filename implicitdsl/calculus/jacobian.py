@@ -161,11 +161,11 @@ class _Rows:
     def matmul(self, e: Expr) -> Expr | None:
         a, b = e.args
         if a.rank == 2 and a in self.constant:
-            J = self.jacobian(b)
-            return None if J is None else build.matmul(a, J)
+            right = self.jacobian(b)
+            return None if right is None else build.matmul(a, right)
         if b.rank == 2 and b in self.constant:
-            J = self.jacobian(a)
-            return None if J is None else build.matmul(build.transpose(b), J)
+            left = self.jacobian(a)
+            return None if left is None else build.matmul(build.transpose(b), left)
         return None
 
     def index(self, e: Expr) -> Expr | None:
