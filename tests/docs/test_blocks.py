@@ -1,0 +1,38 @@
+"""Every code block of README and docs runs: `imp` blocks check without errors, `python` blocks of a page run in order."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from implicitdsl.driver import check_source
+from implicitdsl.ground.source import Source
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[tuple[int, str]]:
+    text = page.read_text(encoding="utf-8")
+    return [(text[: m.start()].count("\n") + 1, m.group(2)) for m in BLOCK.finditer(text) if m.group(1) == language]
+
+
+SPECS = [(page, line, text) for page in PAGES for line, text in blocks(page, "imp")]
+
+
+@pytest.mark.parametrize("page, line, text", SPECS, ids=[f"{p.name}:{line}" for p, line, _ in SPECS])
+def test_specs_check(page: Path, line: int, text: str) -> None:
+    found = check_source(Source(f"{page.name}:{line}", text))
+    expected = set(re.findall(r"# error: (IMP\d+)", text))
+    assert {d.code for d in found if d.is_error} == expected
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
+def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {"__name__": "__docs__"}
+    for line, text in blocks(page, "python"):
+        exec(compile("\n" * line + text, str(page), "exec"), scope)
