@@ -6,7 +6,7 @@ Roots F(u; a) = 0:                                               (∂F/∂u)ᵀ 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from implicitdsl.calculus import simplify, vjp
@@ -14,6 +14,7 @@ from implicitdsl.ir import build
 from implicitdsl.ir.function import Function, Functions
 from implicitdsl.ir.nodes import Expr, Role, node, rebuild, same_with, substitute, sym, symbols, walk
 from implicitdsl.ir.plan import System
+from implicitdsl.ir.printer import show
 
 from .symbols import barred, free_name
 
@@ -24,7 +25,10 @@ OWN_DERIVATIVE = frozenset(("exp", "sin", "cos", "abs", "sqrt", "log"))
 """Functions whose derivative is shorter written out than as f'."""
 
 SHARED = 4
-"""A product that so many formulas contain is given a name."""
+"""A product with the adjoint that is read so often is given a name."""
+LONG = 30
+"""So is, a little earlier, whatever is longer than this."""
+LEAVES = frozenset(("sym", "num", "dim", "zeros", "ones", "eye"))
 
 
 @dataclass(frozen=True)
@@ -122,16 +126,36 @@ def _slopes(exprs: Sequence[Expr], functions: Functions, taken: set[str]) -> tup
 def _shared(
     formulas: list[Formula], adjoints: Sequence[Expr], taken: set[str]
 ) -> tuple[tuple[Formula, ...], list[Formula]]:
-    """The largest products with an adjoint that occur in `SHARED` formulas or more, by names of their own."""
+    """Names for what would be read again and again: products with an adjoint, then long sub-expressions."""
+    moving = frozenset(adjoints)
+    products = _name(formulas, lambda e: e.op == "mul" and bool(symbols(e) & moving), SHARED, ("s", "r", "q"), taken)
+    formulas = [(_replaced(left, products), _replaced(right, products)) for left, right in formulas]
+    named = [(s, e) for e, s in products.items()]
+    everything = [*formulas, *named]
+    whole = frozenset(products)
+    long = _name(everything, lambda e: e not in whole and len(show(e)) > LONG, SHARED - 1, ("a", "h", "d"), taken)
+    everything = [(_replaced(left, long), _replaced(right, long)) for left, right in everything]
+    count = len(formulas)
+    return (*everything[count:], *((s, e) for e, s in long.items())), everything[:count]
+
+
+def _name(
+    formulas: Sequence[Formula], fits: Callable[[Expr], bool], least: int, wishes: Sequence[str], taken: set[str]
+) -> dict[Expr, Expr]:
+    """Symbols for the largest tensors that fit and are read so often, none inside another or bound to a loop."""
     uses: dict[Expr, int] = {}
-    for _, e in formulas:
-        for part in walk(e):
-            if part.op == "mul" and any(a in symbols(part) for a in adjoints):
-                uses[part] = uses.get(part, 0) + 1
-    frequent = [e for e, count in uses.items() if count >= SHARED]
+    for formula in formulas:
+        for side in formula:
+            uses[side] = uses.get(side, 0) + 1
+            for part in walk(side):
+                for a in part.args:
+                    uses[a] = uses.get(a, 0) + 1
+    nodes = set(walk(*(side for formula in formulas for side in formula)))
+    bound = {build.binder_of(e)[0] for e in nodes if e.op in ("sum_for", "stack_for")}
+    frequent = [e for e, count in uses.items() if count >= least and e.op not in LEAVES and fits(e)]
+    frequent = [e for e in frequent if not build.free_names(e) & bound]
     largest = [e for e in frequent if not any(e is not f and e in set(walk(f)) for f in frequent)]
-    names: Mapping[Expr, Expr] = {e: sym(free_name(("s", "r", "q"), taken), Role.COTANGENT, e.shape) for e in largest}
-    return tuple((s, e) for e, s in names.items()), [(a, _replaced(e, names)) for a, e in formulas]
+    return {e: sym(free_name(wishes, taken), Role.COTANGENT, e.shape) for e in largest}
 
 
 def _replaced(e: Expr, names: Mapping[Expr, Expr]) -> Expr:

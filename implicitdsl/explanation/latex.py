@@ -76,6 +76,9 @@ class Latex(Notation):
         mark = {"norm_1": "1", "norm_inf": r"\infty"}.get(kind, "2")
         return rf"\left\Vert {text}\right\Vert_{{{mark}}}"
 
+    def indicator(self, text: str) -> str:
+        return rf"\mathbf{{1}}\left\{{{text} > 0\right\}}"
+
     def index(self, text: str, items: str) -> str:
         return rf"{{{text}}}_{{[{items}]}}"
 

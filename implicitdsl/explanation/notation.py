@@ -60,6 +60,10 @@ class Notation(ABC):
     def norm(self, text: str, kind: str) -> str: ...
 
     @abstractmethod
+    def indicator(self, text: str) -> str:
+        """1 where the text is positive, else 0."""
+
+    @abstractmethod
     def index(self, text: str, items: str) -> str: ...
 
     @abstractmethod
@@ -202,6 +206,10 @@ class _Writer:
             return Printed(n.norm(self.of(e.args[0]).text, name))
         if name == "inv":
             return Printed(n.power(self.at(e.args[0], ATOM), Printed("-1")), POWER)
+        if name in ("heaviside", "half_step"):
+            return Printed(n.indicator(self.of(e.args[0]).text))
+        if name == "reciprocal_or_zero":
+            return n.quotient(Printed("1"), self.of(e.args[0]))
         if name in ("scale_rows", "scale_columns"):
             d, A = e.args if name == "scale_rows" else e.args[::-1]
             diagonal = n.function("diag") + n.parens(self.of(d).text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import final
 
@@ -9,7 +10,7 @@ from implicitdsl.ir.dims import Dim
 from implicitdsl.ir.nodes import Role
 from implicitdsl.ir.printer import show_number
 
-from .notation import ATOM, POWER, PRODUCT, SUM, Notation, Printed
+from .notation import ATOM, HADAMARD, POWER, PRODUCT, SUM, Notation, Printed
 from .symbols import BAR, cotangent_of
 
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -29,11 +30,13 @@ class Text(Notation):
         if barred is None:
             return name.split("~")[0]
         if len(barred) == 1 or barred[1:].isdigit():
-            return barred[0] + BAR + barred[1:]
+            return unicodedata.normalize("NFC", barred[0] + BAR) + barred[1:]
         return f"∂L/∂{barred}"
 
     def number(self, value: float) -> Printed:
         text = show_number(abs(value)).text
+        if len(text) > 8 and "/" not in text:
+            text = f"{abs(value):.6g}"
         level = PRODUCT if "/" in text else ATOM
         return Printed("-" + text, PRODUCT, negative=True) if value < 0 else Printed(text, level)
 
@@ -55,15 +58,19 @@ class Text(Notation):
         return text + "ᵀ"
 
     def quotient(self, top: Printed, bottom: Printed) -> Printed:
-        return Printed(f"{self.within(top, PRODUCT)} / {self.within(bottom, POWER)}", PRODUCT)
+        return Printed(f"{self.within(top, PRODUCT)} / {self.within(bottom, POWER)}", HADAMARD)
 
     def norm(self, text: str, kind: str) -> str:
         return f"|{text}|" if kind == "abs" else f"‖{text}‖" + {"norm_1": "₁", "norm_inf": "∞"}.get(kind, "₂")
+
+    def indicator(self, text: str) -> str:
+        return f"1{{{text} > 0}}"
 
     def index(self, text: str, items: str) -> str:
         return f"{text}[{items}]"
 
     def loop(self, summed: bool, body: Printed, name: str, lo: str, hi: str) -> Printed:
+        hi = hi.replace(" - ", "-").replace(" + ", "+")
         if summed:
             return Printed(f"Σ_{{{name}={lo}…{hi}}} {self.within(body, PRODUCT)}", SUM)
         return Printed(f"[{body.text}]_{{{name}={lo}…{hi}}}")
