@@ -161,9 +161,14 @@ class Holder(nn.Module):
         return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assigning to a parameter or constant checks shape and membership, and stores the raw value in place."""
+        """Assigning to a parameter or constant checks shape and membership, and stores the raw value in place.
+
+        An `nn.Parameter` is taken as the raw one: that is what tools which swap parameters assign.
+        """
         slots = self.__dict__.get("_slots")
-        if slots and name in slots:
+        if slots and name in slots and isinstance(value, nn.Parameter):
+            self._replace(slots[name], value)
+        elif slots and name in slots:
             self._assign(slots[name], value)
         elif slots is not None and name in self._constants:
             self._exact.pop(name, None)
@@ -172,6 +177,13 @@ class Holder(nn.Module):
                 self._exact[name] = value
         else:
             super().__setattr__(name, value)
+
+    def _replace(self, slot: Slot, raw: nn.Parameter) -> None:
+        if slot.plain:
+            self._observe(slot.observed(tuple(raw.shape), self._origins))
+        if slot.settle(self.sizes) and slot.set is not None and tuple(raw.shape) != slot.set.raw_shape:
+            raise ShapeError(f"`{slot.where}`: its raw shape is {slot.set.raw_shape}, got {tuple(raw.shape)}")
+        super().__setattr__(slot.symbol.name, raw)
 
     def _assign(self, slot: Slot, value: Any) -> None:
         held = self._raw(slot.symbol.name)

@@ -12,6 +12,8 @@ from torch import Tensor
 from implicitdsl.ground.errors import ShapeError
 from implicitdsl.ir.model import Symbol
 
+from .ops.shapes import broadcast
+
 
 def declaration(symbol: Symbol) -> str:
     """As it was written: `x in R^n`."""
@@ -75,12 +77,10 @@ def leading(symbols: Sequence[Symbol], values: Sequence[Tensor]) -> tuple[int, .
     leads = [tuple(v.shape[: v.dim() - len(s.shape)]) for s, v in zip(symbols, values, strict=True)]
     lead: tuple[int, ...] = ()
     for k, other in enumerate(leads):
-        if other == lead or not other:
-            continue
         try:
-            lead = tuple(torch.broadcast_shapes(lead, other))
+            lead = broadcast((lead, other))
         except RuntimeError:
-            before = next(j for j in range(k) if not _broadcast(leads[j], other))
+            before = next(j for j in range(k) if not _fit(leads[j], other))
             raise ShapeError(
                 f"batch dimensions do not broadcast: {leads[before]} of `{declaration(symbols[before])}` "
                 f"and {other} of `{declaration(symbols[k])}`"
@@ -88,7 +88,7 @@ def leading(symbols: Sequence[Symbol], values: Sequence[Tensor]) -> tuple[int, .
     return lead
 
 
-def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+def _fit(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return all(x == y or 1 in (x, y) for x, y in zip(reversed(a), reversed(b), strict=False))
 
 

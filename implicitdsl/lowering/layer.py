@@ -265,14 +265,6 @@ class Layer(Holder):
         return None if self._explain is None else self._explain("latex")
 
 
-def generated(layer: Layer) -> str:
-    """The Python text of a layer: what runs between the solves, then what each solve generated once sizes are known."""
-    texts = [layer._stages.text]
-    for runner in layer._runners or ():
-        texts += runner.texts
-    return "\n\n".join(texts)
-
-
 def _autocast(values: Sequence[Any]) -> str | None:
     """The device type of the inputs if autocast is on there."""
     for v in values:

@@ -210,9 +210,20 @@ def _concat(em: Emitter, e: Expr) -> Value:
 
 def _stack(em: Emitter, e: Expr) -> Value:
     axes = em.axes_of(e)
+    numbers = _literal(e)
+    if numbers is not None:
+        like = em.like()
+        where = f", dtype={like}.dtype, device={like}.device" if like else ""
+        return Value(f"torch.tensor({numbers}{where})")
     values = [em.aligned(a, axes) for a in e.args]
     parts = tuple_text([em.tensor(v).text for v in values])
     return Value(f"ops.stack({parts}, {e.rank - 1})", axes=axes)
+
+
+def _literal(e: Expr) -> str | None:
+    """A stack of numbers, or of such stacks, as nested lists."""
+    parts = [_literal(a) if a.op == "stack" else None if a.number is None else f"{a.number!r}" for a in e.args]
+    return None if None in parts else f"[{', '.join(map(str, parts))}]"
 
 
 def _reshape(em: Emitter, e: Expr) -> Value:

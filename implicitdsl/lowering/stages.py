@@ -50,7 +50,7 @@ def queries(model: Model) -> tuple[tuple[Query, ...], ...]:
         for e in walk(*[root for roots in later[k + 1 :] for root in roots], *tail):
             if e not in own and _asks(e, block):
                 stem = f"{e.args[0].name}_at" if e.op == "at" else f"dual_{e.attrs[0]}"
-                own[e] = f"{stem}_{len(own)}"
+                own[e] = f"~{stem}_{len(own)}"  # no user's name
         found.append(tuple(Query(name, e) for e, name in own.items()))
     return tuple(found)
 

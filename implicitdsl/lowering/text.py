@@ -37,7 +37,7 @@ class Names:
 
     def fresh(self, wanted: str) -> str:
         """`wanted`, made an identifier, or with a suffix where it is taken."""
-        base = re.sub(r"\W", "_", wanted) or "v"
+        base = re.sub(r"\W", "_", wanted.lstrip("~")) or "v"
         if base[0].isdigit():
             base = "v" + base
         if keyword.iskeyword(base):

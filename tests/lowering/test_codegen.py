@@ -64,6 +64,7 @@ CASES: dict[str, Expr] = {
     "concat rows": b.concat([A, b.reshape(z, (ONE, n))]),
     "stack": b.stack([s, num(2.0), row(z, ONE)]),
     "matrix literal": b.stack([b.stack([s, num(0.0)]), b.stack([num(1.0), row(x, ZERO)])]),
+    "numbers": b.mul(s, b.stack([b.stack([num(1.0), num(-2.0), num(0.5)]), b.stack([num(3.0)] * 3)])),
     "reshape": b.reshape(b.matmul(A, W), (n * n,)),
     "fill": b.add(z, node("mul", (s, b.ones((n,))), (), (n,))),
     "dimension": b.div(b.total(z), b.dimension(n)),

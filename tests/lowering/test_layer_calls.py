@@ -208,7 +208,7 @@ def test_queries_are_answered_by_the_block() -> None:
         givens=[symbol(x)], blocks=[block], outputs=[("u", two), ("mid", b.add(one, two)), ("t", t)], dims=["m"]
     )
     asked = queries(flow)[0]
-    assert [(q.name, q.node) for q in asked] == [("u_at_0", two), ("u_at_1", one)]
+    assert [(q.name, q.node) for q in asked] == [("~u_at_0", two), ("~u_at_1", one)]
 
     class Exponential:
         def solve(self, values, functions, batch, start, want_report):

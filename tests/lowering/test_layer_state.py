@@ -19,7 +19,6 @@ from implicitdsl.ir.dims import Dim
 from implicitdsl.ir.model import Init, Opaque, SetInfo
 from implicitdsl.ir.nodes import Role, num, sym
 from implicitdsl.lowering.bound import signature
-from implicitdsl.lowering.layer import generated
 
 SIZES = {"n": 4, "m": 3}
 
@@ -67,6 +66,16 @@ def test_assignment_checks_membership_and_inverts() -> None:
         net.W = 2 * torch.eye(4)
     with pytest.raises(ShapeError, match=r"`param U in R\^\(n, m\)`: expected \(\.\.\., 4, 3\), got \(\.\.\., 4, 4\)"):
         net.U = torch.eye(4)
+
+
+def test_an_assigned_parameter_is_the_raw_one() -> None:
+    net = layer(DENSE, sizes=SIZES)
+    raw = nn.Parameter(torch.randn(net.get_parameter("W").shape, generator=torch.Generator().manual_seed(0)))
+    net.W = raw
+    assert net.get_parameter("W") is raw
+    assert torch.linalg.matrix_norm(net.W, 2) <= 0.9 * (1 + 1e-6)
+    with pytest.raises(ShapeError, match=r"`param U in R\^\(n, m\)`"):
+        net.U = nn.Parameter(torch.ones(4, 4))
 
 
 def init(kind: str, *args: float, literal: object = None, of: tuple[Dim, ...] = (n, n), name: str = "R") -> Tensor:
@@ -401,7 +410,7 @@ def test_source_is_shown_in_tracebacks() -> None:
     assert name.startswith("<implicitdsl Net")
     linecache.checkcache()
     assert "torch.tanh" in "".join(linecache.getlines(name))
-    assert generated(net) == "".join(linecache.getlines(name))
+    assert net._stages.text == "".join(linecache.getlines(name))
 
 
 def test_second_block_may_use_definitions_of_the_first() -> None:

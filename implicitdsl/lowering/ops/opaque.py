@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .shapes import broadcast
+
 Function = Callable[..., Any]
 Lead = tuple[int, ...]
 
 
 def _lead(args: Sequence[Tensor], ranks: Sequence[int]) -> Lead:
-    leads = [tuple(a.shape[: a.dim() - r]) for a, r in zip(args, ranks, strict=True)]
-    first = leads[0]
-    return first if all(lead == first for lead in leads) else tuple(torch.broadcast_shapes(*leads))
+    return broadcast([tuple(a.shape[: a.dim() - r]) for a, r in zip(args, ranks, strict=True)])
 
 
 def _flat(x: Tensor, rank: int, lead: Lead) -> Tensor:

@@ -19,13 +19,23 @@ def repeat(x: Tensor, rank: int, count: int) -> Tensor:
     return x.unsqueeze(-1 - rank).expand(*lead, count, *x.shape[x.dim() - rank :])
 
 
+def broadcast(leads: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The common leading dimensions. `torch.broadcast_shapes` costs 20 µs, and mostly they are equal or absent."""
+    found: tuple[int, ...] = ()
+    for lead in leads:
+        if lead and lead != found:
+            found = tuple(torch.broadcast_shapes(found, lead)) if found else lead
+    return found
+
+
 def _aligned(parts: Sequence[Tensor], rank: int) -> list[Tensor]:
     """The parts with equal leading dimensions; core shapes stay their own."""
-    leads = [p.shape[: p.dim() - rank] for p in parts]
-    if all(lead == leads[0] for lead in leads):
-        return list(parts)
-    common = torch.broadcast_shapes(*leads)
-    return [p.expand(*common, *p.shape[p.dim() - rank :]) for p in parts]
+    leads = [tuple(p.shape[: p.dim() - rank]) for p in parts]
+    common = broadcast(leads)
+    return [
+        p if lead == common else p.expand(*common, *p.shape[p.dim() - rank :])
+        for p, lead in zip(parts, leads, strict=True)
+    ]
 
 
 def concat(parts: Sequence[Tensor], rank: int) -> Tensor:
