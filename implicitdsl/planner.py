@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from .analysis import Analysis, BlockFacts, analyse
-from .calculus import expand, hoist, inline
+from .analysis import Analysis, BlockFacts, analyse, squared_norms, symmetric
+from .calculus import expand, hoist, inline, simplify
 from .ground.facts import Fact
 from .ground.methods import Method
 from .ir.function import Functions
 from .ir.model import Model, Options
+from .ir.nodes import Expr
 from .ir.plan import BlockPlan, Choice, Plan, System
 
 RUNGS = 3
@@ -37,7 +38,15 @@ class Language(Protocol):
 def analyse_model(model: Model, language: Language, sizes: Sizes | None = None) -> Analysis:
     """The facts of a model, with definitions inlined and derivative operators carried out."""
     functions = language.function_table
-    return analyse(model, functions, lambda e: expand(inline(e, model.definitions), functions), sizes)
+
+    sets = {s.node: s.set for s in model.params}  # of a given, symmetry is an assumption: its gradient is not changed
+
+    def written_out(e: Expr) -> Expr:
+        written = squared_norms(inline(e, model.definitions))
+        expanded = expand(written, functions)
+        return expanded if expanded is written else simplify(symmetric(expanded, sets))
+
+    return analyse(model, functions, written_out, sizes)
 
 
 def plan(model: Model, language: Language, sizes: Sizes | None = None, analysis: Analysis | None = None) -> Plan:

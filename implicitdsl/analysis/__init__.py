@@ -6,6 +6,7 @@ from .analyse import Analysis, BlockFacts, analyse
 from .bounds import Bounds
 from .context import Bound, Context, context
 from .diagnose import diagnose
+from .equivalents import squared_norms, symmetric
 from .normal import normal_form
 from .structure import explicit_equations, split
 
@@ -21,4 +22,6 @@ __all__ = [
     "explicit_equations",
     "normal_form",
     "split",
+    "squared_norms",
+    "symmetric",
 ]

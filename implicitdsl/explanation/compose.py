@@ -10,7 +10,7 @@ from implicitdsl.ir.function import Functions
 from implicitdsl.ir.model import Block, Model, OutputValue, Symbol
 from implicitdsl.ir.nodes import symbols
 from implicitdsl.ir.plan import BlockPlan, Choice, Plan
-from implicitdsl.ir.printer import show
+from implicitdsl.ir.printer import show, show_name
 
 from .backward import backward_items
 from .derive import unhoisted
@@ -126,7 +126,7 @@ def _forward(block: Block) -> Formulas:
 
 
 def _where(label: str | None, index: tuple[tuple[str, Dim, Dim], ...]) -> str:
-    ranges = [f"for {name} in {show_dim(lo)}:{show_dim(hi)}" for name, lo, hi in index]
+    ranges = [f"for {show_name(name)} in {show_dim(lo)}:{show_dim(hi)}" for name, lo, hi in index]
     return ", ".join([*([label] if label else []), *ranges])
 
 

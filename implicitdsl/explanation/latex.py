@@ -90,6 +90,14 @@ class Latex(Notation):
     def array(self, rows: Sequence[str]) -> str:
         return rf"\left[{', '.join(rows)}\right]"
 
+    def derivative(self, text: str, order: int, variable: str) -> Printed:
+        power = f"^{{{order}}}" if order > 1 else ""
+        return Printed(rf"\frac{{d{power} {text}}}{{d {variable}{power}}}")
+
+    def operator(self, name: str, variable: str) -> str:
+        sign = {"grad": r"\nabla", "jac": r"\partial", "divergence": r"\mathrm{div}", "hess": r"\nabla^{2}"}[name]
+        return f"{sign}_{{{variable}}}"
+
     def pulled(self, function: str, variable: str, arguments: str, cotangent: str) -> Printed:
         name = self.function(function)
         slope = rf"\frac{{\partial {name}}}{{\partial {variable}}}\left({arguments}\right)"

@@ -73,6 +73,13 @@ class Notation(ABC):
     def array(self, rows: Sequence[str]) -> str: ...
 
     @abstractmethod
+    def derivative(self, text: str, order: int, variable: str) -> Printed: ...
+
+    @abstractmethod
+    def operator(self, name: str, variable: str) -> str:
+        """grad, jac, divergence and hess by a variable."""
+
+    @abstractmethod
     def pulled(self, function: str, variable: str, arguments: str, cotangent: str) -> Printed:
         """(∂f/∂x)(args)ᵀ g."""
 
@@ -166,6 +173,16 @@ class _Writer:
             case "at":
                 point = n.parens(self.listed(e.args[1:]))
                 return Printed(self.at(e.args[0], ATOM) + point)
+            case "deriv":
+                order, variable = e.attrs
+                return n.derivative(self.of(e.args[0]).text, int(str(order)), str(variable))
+            case "dual":
+                return Printed(n.function("dual") + n.parens(str(e.attrs[0])))
+            case "grad" | "jac" | "divergence" | "hess":
+                body, bound, point = e.args
+                inside = n.parens(self.of(body).text)
+                place = "" if bound.name.split("~")[0] == self.of(point).text else f"({self.of(point).text})"
+                return Printed(n.operator(e.op, n.symbol(bound.name, bound.role)) + inside + place, POWER)
             case _:
                 head = str(e.attrs[0]) if e.op == "apply" else e.op
                 return Printed(n.function(head) + n.parens(self.listed(e.args)))

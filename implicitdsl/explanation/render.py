@@ -49,7 +49,8 @@ def _term(term: Term, notation: Notation) -> str:
 
 
 def _line(f: Formula, notation: Notation) -> str:
-    return " ".join(part for part in (_term(f.left, notation), f.relation, _term(f.right, notation)) if part)
+    relation = {"<=": "≤", ">=": "≥", "<<": "⪯", ">>": "⪰"}.get(f.relation, f.relation)
+    return " ".join(part for part in (_term(f.left, notation), relation, _term(f.right, notation)) if part)
 
 
 # -- Markdown ----------------------------------------------------------------------------------------------------------

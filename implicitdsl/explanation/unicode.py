@@ -78,6 +78,13 @@ class Text(Notation):
     def array(self, rows: Sequence[str]) -> str:
         return f"[{', '.join(rows)}]"
 
+    def derivative(self, text: str, order: int, variable: str) -> Printed:
+        power = superscript(order) if order > 1 else ""
+        return Printed(f"d{power}{text}/d{variable}{power}")
+
+    def operator(self, name: str, variable: str) -> str:
+        return {"grad": "∇_", "jac": "∂_", "divergence": "div_", "hess": "∇²_"}[name] + variable
+
     def pulled(self, function: str, variable: str, arguments: str, cotangent: str) -> Printed:
         return Printed(f"(∂{function}/∂{variable})({arguments})ᵀ {cotangent}", PRODUCT)
 

@@ -30,8 +30,8 @@ FIXED_NAMES = {
     "yoshida4": "Yoshida's composition of leapfrogs, order 4, symplectic",
 }
 ADAPTIVE_NAMES = {
-    "tsit5": "Tsitouras, order 5",
     "dopri5": "Dormand–Prince, order 5",
+    "tsit5": "Tsitouras, order 5",
     "dopri8": "Dormand–Prince, order 8",
     "bosh3": "Bogacki–Shampine, order 3",
     "kvaerno5": "Kværnø, diagonally implicit, order 5, for stiff equations",
@@ -53,9 +53,9 @@ BACKWARD = (
 ODE = Family(
     SENTENCE,
     (
-        Method("expm", SENTENCE, "forward", (), "matrix exponential of a linear autonomous equation"),
         *(Method(name, SENTENCE, "forward", ADAPTIVE, doc) for name, doc in ADAPTIVE_NAMES.items()),
         *(Method(name, SENTENCE, "forward", FIXED, doc) for name, doc in FIXED_NAMES.items()),
+        Method("expm", SENTENCE, "forward", (), "matrix exponential of a linear autonomous equation"),
         *BACKWARD,
     ),
     lower=None,

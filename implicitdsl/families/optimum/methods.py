@@ -10,10 +10,10 @@ SENTENCE = "optimum"
 OPTIMUM = Family(
     SENTENCE,
     (
+        Method("ipm", SENTENCE, "forward", (TOL, max_iter(100)), "interior point for quadratic problems"),
         Method("direct", SENTENCE, "forward", (TOL,), "one factorisation of an equality-constrained quadratic problem"),
         Method("projection", SENTENCE, "forward", (TOL,), "a projection in closed form"),
         Method("riccati", SENTENCE, "forward", (TOL, max_iter(100)), "block-banded problems over a horizon"),
-        Method("ipm", SENTENCE, "forward", (TOL, max_iter(100)), "interior point for quadratic problems"),
         Method(
             "conic",
             SENTENCE,
