@@ -20,7 +20,7 @@ class RootProblem:
     `torch.func`. One of `residual` and `step` must be given; the methods below derive what else is missing from it by
     `torch.func`. All floating a_i count as differentiable.
 
-    residual     F(z, *a) -> (B, n)
+    residual     F(z, *a) -> (B, n); `LevenbergMarquardt` takes any number m of equations, (B, m)
     step         G(z, *a) -> (B, n), where the equation is z = G(z, a); then F = z - G
     jacobian     (z, *a) -> ∂F/∂z (B, n, n), or (n, n) where all rows share it; if `diagonal`: (B, n) or (n,)
     jvp          (z, v, *a) -> (∂F/∂z) v
@@ -76,14 +76,18 @@ class RootProblem:
         return z - self.F(z, a)
 
     def J(self, z: Tensor, a: Inputs) -> Tensor:
-        """∂F/∂z as `jacobian` states it. Derived: n pullbacks in one vmap, (B, n, n), or one if `diagonal`."""
+        """∂F/∂z as `jacobian` states it. Derived: m pullbacks in one vmap, (B, m, n), or one if `diagonal`."""
         if self.jacobian is not None:
             return self.jacobian(z, *a)
-        pull = self.pull(z, a)
+        m = z.shape[-1]
+        if self.pullback is None and self.vjp is None:
+            value, back, *_ = torch.func.vjp(lambda z: self.F(z, a), z)
+            m, pull = value.shape[-1], lambda u: back(u)[0]
+        else:  # given for as many equations as unknowns
+            pull = self.pull(z, a)
         if self.diagonal:
             return pull(torch.ones_like(z))
-        n = z.shape[-1]
-        basis = torch.eye(n, dtype=z.dtype, device=z.device).unsqueeze(1).expand(n, *z.shape)
+        basis = torch.eye(m, dtype=z.dtype, device=z.device).unsqueeze(1).expand(m, z.shape[0], m)
         return torch.func.vmap(pull)(basis).transpose(0, 1)
 
     def pull(self, z: Tensor, a: Inputs) -> Linear:
