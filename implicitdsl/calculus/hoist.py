@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from implicitdsl.ir import build
-from implicitdsl.ir.nodes import Expr, Role, depends, rebuild, sym, walk
+from implicitdsl.ir.nodes import Expr, Role, rebuild, sym, walk
 from implicitdsl.ir.remake import remake
 
 LEAVES = frozenset(("sym", "num", "dim", "zeros", "ones", "eye"))
@@ -23,15 +23,14 @@ def hoist(
     Bare symbols, numbers and views of them stay; so does what depends on the index of a loop. Equal parts share one
     symbol. The parts are in an order in which they can be computed; none refers to another.
     """
-    varying = frozenset(on)
-    regrouped = [_regroup(e, varying) for e in exprs]
+    varies = _Varies(on)
+    regrouped = [_regroup(e, varies) for e in exprs]
     bound = frozenset(build.binder_of(e)[0] for e in walk(*regrouped) if e.op in ("sum_for", "stack_for"))
     names: dict[Expr, frozenset[str]] = {}
-    dependent = _dependent(regrouped, varying)
     found: dict[Expr, Expr] = {}
 
     def leaf(e: Expr) -> Expr | None:
-        if e in dependent or _trivial(e) or build.free_names(e, names) & bound:
+        if varies(e) or _trivial(e) or build.free_names(e, names) & bound:
             return None
         if e not in found:
             found[e] = sym(f"{prefix}{len(found)}", Role.HOISTED, e.shape, e.span)
@@ -41,13 +40,23 @@ def hoist(
     return results, tuple((s, e) for e, s in found.items())
 
 
-def _dependent(roots: Sequence[Expr], on: frozenset[Expr]) -> set[Expr]:
-    """The nodes in which a symbol of `on` occurs."""
-    result: set[Expr] = set()
-    for e in walk(*roots):
-        if e in on or any(a in result for a in e.args):
-            result.add(e)
-    return result
+class _Varies:
+    """Whether one of some symbols occurs in a node; each node is looked at once."""
+
+    def __init__(self, on: Iterable[Expr]) -> None:
+        self.known = dict.fromkeys(on, True)
+
+    def __call__(self, e: Expr) -> bool:
+        stack = [e]
+        while e not in self.known:
+            x = stack[-1]
+            waiting = [a for a in x.args if a not in self.known]
+            if waiting:
+                stack += waiting
+                continue
+            self.known.setdefault(x, any(self.known[a] for a in x.args))
+            stack.pop()
+        return self.known[e]
 
 
 def _trivial(e: Expr) -> bool:
@@ -56,26 +65,23 @@ def _trivial(e: Expr) -> bool:
     return e.op in LEAVES
 
 
-def _regroup(root: Expr, on: frozenset[Expr]) -> Expr:
+def _regroup(root: Expr, varies: _Varies) -> Expr:
     """Chains of + and of elementwise products with their invariant terms joined."""
-    dependent = _dependent([root], on)
 
-    def leaf(e: Expr) -> Expr | None:
-        if e.op not in ("add", "mul") or e not in dependent:
-            return None
+    def make(e: Expr, args: tuple[Expr, ...]) -> Expr:
+        e = remake(e, args)
+        if e.op not in ("add", "mul") or not varies(e):
+            return e
         chain = _chain(e)
-        # signs may have been distributed: those nodes are new, so ask for dependence itself
-        moving = {x for x in chain if depends(x, on)}
-        free = [x for x in chain if x not in moving]
+        free = [x for x in chain if not varies(x)]
         if len(free) < 2:
-            return None
-        join = build.add if e.op == "add" else build.mul
-        rest = [_regroup(x, on) for x in chain if x in moving]
-        return (
-            join(_fold(join, rest), _fold(join, free)) if e.op == "add" else join(_fold(join, free), _fold(join, rest))
-        )
+            return e
+        rest = [x for x in chain if varies(x)]
+        if e.op == "add":
+            return build.add(_fold(build.add, rest), _fold(build.add, free))
+        return build.mul(_fold(build.mul, free), _fold(build.mul, rest))
 
-    return rebuild(root, leaf, remake)
+    return rebuild(root, lambda e: None, make, everywhere=True)
 
 
 def _chain(e: Expr) -> list[Expr]:

@@ -97,11 +97,27 @@ class _Rows:
                 self.known[e] = self.seeds[e]
             elif e.op in ATOMS or all(a in self.constant for a in e.args):
                 self.constant.add(e)
+        for e in self.needed(expr):
+            self.jacobian(e)
         return self.jacobian(expr)
 
+    def needed(self, expr: Expr) -> list[Expr]:
+        """The vectors on the way, arguments first: deep expressions then need no deep recursion."""
+        order: list[Expr] = []
+        seen: set[Expr] = set()
+        stack: list[tuple[Expr, bool]] = [(expr, False)]
+        while stack:
+            e, expanded = stack.pop()
+            if expanded:
+                order.append(e)
+            elif e not in seen and e not in self.constant and e.rank == 1:
+                seen.add(e)
+                stack.append((e, True))
+                stack.extend((a, False) for a in e.args)
+        return order
+
     def jacobian(self, e: Expr) -> Expr | None:
-        """Of a vector: (n, columns); of a scalar: (columns). Recursive: a chain of a thousand operations has no such
-        use."""
+        """Of a vector: (n, columns); of a scalar: (columns)."""
         if e not in self.known:
             self.known[e] = self.compute(e)
         return self.known[e]

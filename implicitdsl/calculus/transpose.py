@@ -35,10 +35,18 @@ def gradient(expr: Expr, x: Expr, functions: Functions) -> Expr:
     return vjp(expr, build.num(1.0), (x,), functions)[0]
 
 
-def sweep(root: Expr, cotangent: Expr, targets: frozenset[Expr], functions: Functions) -> dict[Expr, Expr]:
-    """The cotangents of those targets on which root depends. Targets may be any nodes; nothing below them is
-    visited."""
-    order = _below(root, targets)
+def sweep(
+    root: Expr,
+    cotangent: Expr,
+    targets: frozenset[Expr],
+    functions: Functions,
+    fixed: frozenset[Expr] = frozenset(),
+) -> dict[Expr, Expr]:
+    """The cotangents of those targets on which root depends. Targets may be any nodes; nothing below them is visited,
+    nor below `fixed` nodes, which the caller knows not to depend on targets.
+    """
+    order = _below(root, targets, fixed)
+    varying = frozenset(order)
     bars: dict[Expr, Expr] = {root: cotangent}
     names: dict[Expr, frozenset[str]] = {}
 
@@ -50,7 +58,7 @@ def sweep(root: Expr, cotangent: Expr, targets: frozenset[Expr], functions: Func
         if g is None or e in targets or build.is_zero(g):
             continue
         if e.op in ("sum_for", "stack_for"):
-            for leaf, part in _sweep_binder(e, g, targets, frozenset(order), names, functions).items():
+            for leaf, part in _sweep_binder(e, g, targets, varying, names, functions).items():
                 receive(leaf, part)
             continue
         for k, a in enumerate(e.args):
@@ -59,7 +67,7 @@ def sweep(root: Expr, cotangent: Expr, targets: frozenset[Expr], functions: Func
     return {t: bars[t] for t in targets if t in bars}
 
 
-def _below(root: Expr, targets: frozenset[Expr]) -> dict[Expr, None]:
+def _below(root: Expr, targets: frozenset[Expr], fixed: frozenset[Expr] = frozenset()) -> dict[Expr, None]:
     """The nodes that depend on targets, and these, arguments first (a dict serves as an ordered set)."""
     order: dict[Expr, None] = {}
     done: set[Expr] = set()
@@ -75,7 +83,7 @@ def _below(root: Expr, targets: frozenset[Expr]) -> dict[Expr, None]:
         done.add(e)
         if e in targets:
             order[e] = None
-        elif e.op not in ATOMS:
+        elif e.op not in ATOMS and e not in fixed:
             stack.append((e, True))
             stack.extend((a, False) for a in reversed(e.args))
     return order
@@ -93,7 +101,8 @@ def _local(e: Expr, k: int, g: Expr, functions: Functions) -> Expr:
             return found
     t = sym(f"<{k}>", Role.TANGENT, e.args[k].shape)
     linear = tangent(e, [t if i == k else None for i in range(len(e.args))], functions)
-    return sweep(linear, g, frozenset((t,)), functions).get(t, build.zeros(t.shape))
+    found = sweep(linear, g, frozenset((t,)), functions, frozenset((e, *e.args)))
+    return found.get(t, build.zeros(t.shape))
 
 
 def _sweep_binder(

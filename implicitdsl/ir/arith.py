@@ -8,10 +8,13 @@ from .dims import Dim, Shape, show_shape
 from .nodes import Expr, node, num
 
 
-def require(condition: bool, message: str) -> None:
-    """Ill-typed construction is an error of the compiler, never of the user: the checker has typed the text before."""
+def require(condition: bool, message: str, *shapes: Shape) -> None:
+    """Ill-typed construction is an error of the compiler, never of the user: the checker has typed the text before.
+
+    The shapes fill the message's braces, only where it is needed: constructors run often.
+    """
     if not condition:
-        raise AssertionError(message)
+        raise AssertionError(message.format(*map(show_shape, shapes)))
 
 
 # -- constants ---------------------------------------------------------------------------------------------------------
@@ -49,7 +52,7 @@ def as_dim(e: Expr) -> Dim | None:
 
 def fill(value: Expr, shape: Shape, *, span: Span | None = None) -> Expr:
     """A scalar repeated to a shape."""
-    require(value.rank == 0, f"fill needs a scalar, got {show_shape(value.shape)}")
+    require(value.rank == 0, "fill needs a scalar, got {}", value.shape)
     return mul(value, ones(shape), span=span)
 
 
@@ -87,7 +90,9 @@ def broadcast(a: Expr, b: Expr, what: str) -> Shape:
     """The result's shape of an elementwise operation: equal shapes, or one is a scalar."""
     require(
         a.shape == b.shape or not a.shape or not b.shape,
-        f"{what} of {show_shape(a.shape)} and {show_shape(b.shape)}",
+        f"{what} of {{}} and {{}}",
+        a.shape,
+        b.shape,
     )
     return a.shape or b.shape
 
@@ -176,7 +181,7 @@ def mul(a: Expr, b: Expr, *, span: Span | None = None) -> Expr:
         return mul(num(c * d), mul(p, q), span=span)
     if (s := filled(a)) is not None and b.shape == shape:
         return mul(s, b, span=span)
-    if (s := filled(b)) is not None:
+    if b.op != "ones" and (s := filled(b)) is not None:
         return mul(s, a, span=span) if a.shape == shape else mul(mul(a, s), ones(shape), span=span)
     return node("mul", (a, b), (), shape, span)
 

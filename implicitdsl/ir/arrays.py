@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from implicitdsl.ground.source import Span
 
 from .arith import fill, filled, is_one, is_zero, mul, ones, require, scaled, zeros
-from .dims import ONE, ZERO, Dim, Shape, show_shape, size_of
+from .dims import ONE, ZERO, Dim, Shape, size_of
 from .nodes import Expr, node
 
 Item = tuple[str, Dim] | tuple[str, Dim, Dim]
@@ -29,7 +29,7 @@ def items_of(e: Expr) -> tuple[Item, ...]:
 
 def indexed_shape(shape: Shape, items: Sequence[Item]) -> Shape:
     """The shape of `a[items]` for `a` of a shape."""
-    require(len(items) <= len(shape), f"{len(items)} indices for {show_shape(shape)}")
+    require(len(items) <= len(shape), "too many indices for {}", shape)
     kept = tuple(item[2] - item[1] for item in items if len(item) == 3)
     return kept + shape[len(items) :]
 
@@ -95,9 +95,7 @@ def _part(a: Expr, item: Item) -> Expr | None:
 
 def embed(g: Expr, items: Sequence[Item], shape: Shape, *, span: Span | None = None) -> Expr:
     """Zeros of a shape with g placed at items: the adjoint of `index`."""
-    require(
-        indexed_shape(shape, items) == g.shape, f"{show_shape(g.shape)} does not fit its place in {show_shape(shape)}"
-    )
+    require(indexed_shape(shape, items) == g.shape, "{} does not fit its place in {}", g.shape, shape)
     items = _trimmed(shape, items)
     if not items:
         return g
@@ -117,7 +115,8 @@ def concat(args: Sequence[Expr], *, span: Span | None = None) -> Expr:
     for a in args:
         require(
             a.shape[1:] == tail and (a.rank > 0 or not tail),
-            f"concat of {', '.join(show_shape(a.shape) for a in args)}",
+            f"concat of {', '.join(['{}'] * len(args))}",
+            *(a.shape for a in args),
         )
         length = length + (a.shape[0] if a.shape else ONE)
     shape = (length, *tail)
@@ -133,7 +132,7 @@ def concat(args: Sequence[Expr], *, span: Span | None = None) -> Expr:
 def stack(args: Sequence[Expr], *, span: Span | None = None) -> Expr:
     """Equal shapes joined along a new first axis: the literals `[a, b]` and `[[a, b], [c, d]]`."""
     require(len(args) > 0, "stack of nothing")
-    require(all(a.shape == args[0].shape for a in args), f"stack of {', '.join(show_shape(a.shape) for a in args)}")
+    require(all(a.shape == args[0].shape for a in args), "stack of unequal shapes, the first {}", args[0].shape)
     shape = (Dim.of(len(args)), *args[0].shape)
     if all(is_zero(a) for a in args):
         return zeros(shape, span=span)
@@ -144,7 +143,7 @@ def stack(args: Sequence[Expr], *, span: Span | None = None) -> Expr:
 
 def reshape(a: Expr, shape: Shape, *, span: Span | None = None) -> Expr:
     """The same elements, row by row, in another shape."""
-    require(size_of(a.shape) == size_of(shape), f"reshape of {show_shape(a.shape)} to {show_shape(shape)}")
+    require(size_of(a.shape) == size_of(shape), "reshape of {} to {}", a.shape, shape)
     if a.shape == shape:
         return a
     if is_zero(a):

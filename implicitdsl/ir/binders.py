@@ -8,7 +8,7 @@ from implicitdsl.ground.source import Span
 
 from . import arith, arrays, linalg
 from .arrays import items_of
-from .dims import ONE, ZERO, Dim, Shape, show_shape
+from .dims import ONE, ZERO, Dim, Shape
 from .names import as_dimension as _dim
 from .names import binder_of as binder_of
 from .names import free_names, index_value
@@ -52,7 +52,8 @@ def stack_for(body: Expr, name: str, lo: Dim, hi: Dim, *, span: Span | None = No
     shape = (count, *body.shape)
     arith.require(
         name not in frozenset[str]().union(*(d.names for d in body.shape)),
-        f"the pieces' shape {show_shape(body.shape)} varies with {name}",
+        "the shape of the pieces, {}, varies with the index",
+        body.shape,
     )
     if count == ONE:
         return arrays.stack((index_value(body, name, lo),), span=span)
@@ -78,9 +79,8 @@ def stack_for(body: Expr, name: str, lo: Dim, hi: Dim, *, span: Span | None = No
         if len(first) == 2 and name not in shift.names and not others:
             whole = (arrays.slice_item(lo + shift, hi + shift), *rest)
             return arrays.index(body.args[0], whole, span=span)
-    if body.op == "embed" and (lo, hi) == (ZERO, body.shape[0]) and items_of(body) == (("at", Dim.of(name)),):
-        if body.rank == 1:
-            return linalg.diag(stack_for(body.args[0], name, lo, hi), span=span)
+    if body.op == "embed" and body.shape == (hi,) and lo == ZERO and items_of(body) == (("at", Dim.of(name)),):
+        return linalg.diag(stack_for(body.args[0], name, lo, hi), span=span)
     return node("stack_for", (body,), (name, lo, hi), shape, span)
 
 
@@ -127,7 +127,7 @@ def apply_vjp(
 def grad(body: Expr, bound: Expr, point: Expr, *, span: Span | None = None) -> Expr:
     """∇ of a scalar by the symbol `bound`, at bound = point; the shape of `bound`."""
     _check_binder(body, bound, point)
-    arith.require(body.rank == 0, f"gradient of {show_shape(body.shape)}")
+    arith.require(body.rank == 0, "gradient of {}", body.shape)
     return node("grad", (body, bound, point), (), bound.shape, span)
 
 
@@ -142,7 +142,9 @@ def divergence(body: Expr, bound: Expr, point: Expr, *, span: Span | None = None
     _check_binder(body, bound, point)
     arith.require(
         body.shape == bound.shape and body.rank <= 1,
-        f"divergence of {show_shape(body.shape)} by {show_shape(bound.shape)}",
+        "divergence of {} by {}",
+        body.shape,
+        bound.shape,
     )
     return node("divergence", (body, bound, point), (), (), span)
 
@@ -150,7 +152,7 @@ def divergence(body: Expr, bound: Expr, point: Expr, *, span: Span | None = None
 def hess(body: Expr, bound: Expr, point: Expr, *, span: Span | None = None) -> Expr:
     """The Hessian of a scalar."""
     _check_binder(body, bound, point)
-    arith.require(body.rank == 0, f"Hessian of {show_shape(body.shape)}")
+    arith.require(body.rank == 0, "Hessian of {}", body.shape)
     return node("hess", (body, bound, point), (), bound.shape + bound.shape, span)
 
 

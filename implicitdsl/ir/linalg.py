@@ -9,7 +9,7 @@ from implicitdsl.ground.source import Span
 
 from .arith import add, coefficient, dimension, div, eye, fill, filled, is_zero, mul, num, ones, require, scaled, zeros
 from .arrays import reshape
-from .dims import ONE, Shape, show_shape, size_of
+from .dims import ONE, Shape, size_of
 from .nodes import Expr, node
 
 SCALE_ROWS = "scale_rows"
@@ -31,7 +31,9 @@ def scale_rows(d: Expr, A: Expr, *, span: Span | None = None) -> Expr:
     """diag(d) A of a vector and a matrix."""
     require(
         d.rank == 1 and A.rank == 2 and d.shape[0] == A.shape[0],
-        f"diag of {show_shape(d.shape)} times {show_shape(A.shape)}",
+        "diag of {} times {}",
+        d.shape,
+        A.shape,
     )
     if is_zero(d) or is_zero(A):
         return zeros(A.shape, span=span)
@@ -58,7 +60,9 @@ def scale_columns(A: Expr, d: Expr, *, span: Span | None = None) -> Expr:
     """A diag(d) of a matrix and a vector."""
     require(
         d.rank == 1 and A.rank == 2 and d.shape[0] == A.shape[1],
-        f"{show_shape(A.shape)} times diag of {show_shape(d.shape)}",
+        "{} times diag of {}",
+        A.shape,
+        d.shape,
     )
     if is_zero(d) or is_zero(A):
         return zeros(A.shape, span=span)
@@ -83,8 +87,8 @@ def scale_columns(A: Expr, d: Expr, *, span: Span | None = None) -> Expr:
 
 def matmul(a: Expr, b: Expr, *, span: Span | None = None) -> Expr:
     """Matrix-matrix, matrix-vector, vector-matrix (aᵀ B) product, or the dot product of two vectors."""
-    require(1 <= a.rank <= 2 and 1 <= b.rank <= 2, f"matrix product of {show_shape(a.shape)} and {show_shape(b.shape)}")
-    require(a.shape[-1] == b.shape[0], f"inner dimensions of {show_shape(a.shape)} and {show_shape(b.shape)}")
+    require(1 <= a.rank <= 2 and 1 <= b.rank <= 2, "matrix product of {} and {}", a.shape, b.shape)
+    require(a.shape[-1] == b.shape[0], "inner dimensions of {} and {}", a.shape, b.shape)
     shape = a.shape[:-1] + b.shape[1:]
     if is_zero(a) or is_zero(b):
         return zeros(shape, span=span)
@@ -145,7 +149,7 @@ def _right_pattern(a: Expr, b: Expr) -> Expr | None:
 
 def outer(a: Expr, b: Expr, *, span: Span | None = None) -> Expr:
     """a bᵀ of two vectors."""
-    require(a.rank == 1 and b.rank == 1, f"outer product of {show_shape(a.shape)} and {show_shape(b.shape)}")
+    require(a.rank == 1 and b.rank == 1, "outer product of {} and {}", a.shape, b.shape)
     shape = a.shape + b.shape
     if is_zero(a) or is_zero(b):
         return zeros(shape, span=span)
@@ -160,7 +164,7 @@ def outer(a: Expr, b: Expr, *, span: Span | None = None) -> Expr:
 
 def transpose(a: Expr, *, span: Span | None = None) -> Expr:
     """Aᵀ; a vector or scalar is its own transpose (whether it is a row is the product's business)."""
-    require(a.rank <= 2, f"transpose of {show_shape(a.shape)}")
+    require(a.rank <= 2, "transpose of {}", a.shape)
     if a.rank < 2 or a.op in ("eye", "diag"):
         return a
     if a.op == "transpose":
@@ -184,7 +188,7 @@ def transpose(a: Expr, *, span: Span | None = None) -> Expr:
 
 def diag(v: Expr, *, span: Span | None = None) -> Expr:
     """The diagonal matrix of a vector."""
-    require(v.rank == 1, f"diagonal matrix of {show_shape(v.shape)}")
+    require(v.rank == 1, "diagonal matrix of {}", v.shape)
     shape = v.shape + v.shape
     if is_zero(v):
         return zeros(shape, span=span)
@@ -198,7 +202,7 @@ def diag(v: Expr, *, span: Span | None = None) -> Expr:
 
 def diagonal(A: Expr, *, span: Span | None = None) -> Expr:
     """The diagonal of a square matrix, without forming a product whose diagonal is asked for."""
-    require(A.rank == 2 and A.shape[0] == A.shape[1], f"diagonal of {show_shape(A.shape)}")
+    require(A.rank == 2 and A.shape[0] == A.shape[1], "diagonal of {}", A.shape)
     shape = A.shape[:1]
     if A.op == "zeros":
         return zeros(shape, span=span)
@@ -257,7 +261,7 @@ def mean(a: Expr, *, span: Span | None = None) -> Expr:
 
 def inner(a: Expr, b: Expr, *, span: Span | None = None) -> Expr:
     """Σ a_ij b_ij of equal shapes; the dot product of vectors."""
-    require(a.shape == b.shape, f"inner product of {show_shape(a.shape)} and {show_shape(b.shape)}")
+    require(a.shape == b.shape, "inner product of {} and {}", a.shape, b.shape)
     if a.rank == 1:
         return matmul(a, b, span=span)
     return total(mul(a, b), span=span)
@@ -265,7 +269,7 @@ def inner(a: Expr, b: Expr, *, span: Span | None = None) -> Expr:
 
 def trace(A: Expr, *, span: Span | None = None) -> Expr:
     """tr A. `tr(A diag(d) B) = d · diagonal(B A)`, so what does not depend on d can be computed once."""
-    require(A.rank == 2 and A.shape[0] == A.shape[1], f"trace of {show_shape(A.shape)}")
+    require(A.rank == 2 and A.shape[0] == A.shape[1], "trace of {}", A.shape)
     if A.op == "add" and all(x.rank == 2 for x in A.args):
         return add(trace(A.args[0]), trace(A.args[1]), span=span)
     s, x = scaled(A)

@@ -114,11 +114,17 @@ def _add(e: Expr, args: list[Text]) -> Text:
 def _mul(e: Expr, args: list[Text]) -> Text:
     x, y = e.args
     a, b = args
-    if x.rank or b.text[:1].isdigit() or b.text[:1] == "|":
-        tight = POWER if x.rank and y.rank else PRODUCT
-        return Text(f"{a.at(PRODUCT)} * {b.at(tight)}", PRODUCT)
-    # a scalar in front commutes with whatever product follows: s (A x) = s A x
-    return Text(f"{a.at(PRODUCT)} {b.at(PRODUCT)}", PRODUCT)
+    value = x.number
+    if value is not None and value < 0:
+        return Text("-" + _product(show_number(-value), b, x.rank, y.rank), NEG)
+    return Text(_product(a, b, x.rank, y.rank), PRODUCT)
+
+
+def _product(a: Text, b: Text, rank: int, other: int) -> str:
+    """Elementwise: by juxtaposition after a scalar, which commutes with whatever product follows, s (A x) = s A x."""
+    if rank or b.text[:1].isdigit() or b.text[:1] == "|":
+        return f"{a.at(PRODUCT)} * {b.at(POWER if rank and other else PRODUCT)}"
+    return f"{a.at(PRODUCT)} {b.at(PRODUCT)}"
 
 
 def _div(e: Expr, args: list[Text]) -> Text:
