@@ -1,7 +1,8 @@
 """When a root solver suits: the ladder's conditions and prices, in terms of facts.
 
-A price is an estimate of the time for 32 samples in µs: 5 µs a kernel launch, 1e4 flops/µs in matrix products and
-2e3 flops/µs in batched factorisations (two cores; the ratio is similar on a GPU). Only the order of prices matters.
+A price is an estimate of the time for 32 samples in µs, from measurements of this package's loops on one core in
+float32 (z = tanh(W z + x) with ‖W‖₂ = 0.9): 25 µs and 2 n² flops a sample for a Picard step, 330 µs and 2/3 n³ for a
+Newton step, at 5e4 flops/µs in products and 4e3 in batched factorisations. Only the order of prices matters.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from typing import Any
 from implicitdsl.ground.facts import Fact
 
 SAMPLES = 32
-LAUNCH, PRODUCT, FACTOR = 5.0, 1e4, 2e3
+PICARD_STEP, NEWTON_STEP = 25.0, 330.0
+PRODUCT, FACTOR = 5e4, 4e3
 NEWTON_STEPS = 5
+TYPICAL = 0.6
+"""Steps taken as a part of those that the certified rate allows: a bound on the slope is rarely attained."""
 TOLERANCE = 1e-6
 
 DENSE = 256
@@ -50,11 +54,11 @@ def picard_steps(rate: float) -> int:
 
 
 def picard_price(n: int, rate: float) -> float:
-    return picard_steps(rate) * (4 * LAUNCH + SAMPLES * 2 * n**2 / PRODUCT)
+    return TYPICAL * picard_steps(rate) * (PICARD_STEP + SAMPLES * 2 * n**2 / PRODUCT)
 
 
 def newton_price(n: int) -> float:
-    return NEWTON_STEPS * (12 * LAUNCH + SAMPLES * 2 / 3 * n**3 / FACTOR)
+    return NEWTON_STEPS * (NEWTON_STEP + SAMPLES * 2 / 3 * n**3 / FACTOR)
 
 
 def _name(facts: Facts) -> str:
