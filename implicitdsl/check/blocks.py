@@ -102,6 +102,8 @@ def elaborate_find(calls: Calls, find: ast.Find) -> Pending | None:
         if got is None:
             complete = False
             continue
+        if isinstance(relation, ast.Relation) and relation.ops.count("=") > 1:
+            complete = False  # IMP015, said by the parser
         for equation in got:
             if equation.op not in ("=", "in") and not find.domains:
                 calls.report.add(
@@ -173,7 +175,7 @@ def read_domain(calls: Calls, domain: ast.Domain) -> Domain | None:
 
 def check_find(calls: Calls, pending: Pending, overdetermined: bool) -> None:
     """The structure of a block whose relations are all understood."""
-    if not pending.complete or not isinstance(pending.section, ast.Find):
+    if not pending.complete or calls.context.broken or not isinstance(pending.section, ast.Find):
         return
     definitions = dict(calls.context.definition_order)
     if pending.sentence == "root":
