@@ -78,7 +78,7 @@ def parameters(model: Model) -> Dim:
 
 def _count(model: Model, sizes: Sizes) -> str:
     total = parameters(model)
-    text = f"{show_dim(total)} parameters"
+    text = f"{show_dim(total)} parameter{'' if total.value == 1 else 's'}"
     if total.value is None and total.names <= sizes.keys():
         given = ", ".join(f"{name} = {sizes[name]}" for name in sorted(total.names))
         text = f"{show_dim(total)} = {total.evaluate(sizes)} parameters for {given}"

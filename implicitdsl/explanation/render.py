@@ -134,11 +134,12 @@ _ESCAPES = {
 }
 
 
-def latex(document: Document, math: Notation) -> str:
+def latex(documents: Sequence[Document], math: Notation) -> str:
     """A LaTeX document that compiles by itself."""
-    parts = [_HEAD, rf"\section*{{{escape(document.title)}}}"]
-    for section in document.sections:
-        parts.append(_latex_section(section, math))
+    parts = [_HEAD]
+    for document in documents:
+        parts.append(rf"\section*{{{escape(document.title)}}}")
+        parts += [_latex_section(section, math) for section in document.sections]
     return "\n\n".join([*parts, r"\end{document}"]) + "\n"
 
 

@@ -260,3 +260,11 @@ def test_brackets_are_shown_as_intervals() -> None:
     assert fact is not None
     assert fact.value == Interval(0.0, 2.0)
     assert "bracket: [0, 2]" in lines(m)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_several_layers_are_one_document(form: str) -> None:
+    plans = [plan(m, LANGUAGE) for m in (deq(BALL), circle())]
+    text = explain(plans, TABLE, form)
+    assert text.count("Symbols") == 2
+    assert text.count(r"\documentclass") == text.count(r"\end{document}") == (form == "latex")

@@ -1,0 +1,30 @@
+"""Explanations of whole specs, from their text: golden files, and every spec of the language in every format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from specs import BARE, DECLARED
+
+import implicitdsl as imp
+from implicitdsl.explanation import FORMATS
+
+SPECS = {**BARE, **DECLARED}
+GOLDEN = {"deq": "txt", "system": "txt", "root": "md", "fixed_point": "tex"}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden(name: str, golden: Callable[[str, str], None]) -> None:
+    form = {"txt": "text", "md": "markdown", "tex": "latex"}[GOLDEN[name]]
+    golden(f"explain/{name}.{GOLDEN[name]}", imp.explain(SPECS[name], format=form))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", SPECS)
+def test_every_spec_is_explained(name: str, form: str) -> None:
+    text = imp.explain(SPECS[name], format=form)
+    assert "Outputs" in text
+    assert "~" not in text.replace(r"\textasciitilde", "")  # names that the compiler made unique
+    if form == "latex":
+        assert text.replace("\N{COMBINING MACRON}", "").isascii()
