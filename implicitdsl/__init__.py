@@ -4,12 +4,15 @@
     layer = imp.compile("find z such that z = tanh(W z + x)")
     z = layer(x)
 
-Importing this package imports nothing heavy: PyTorch comes with the first compiled layer, the parser with the first text.
+Importing this package imports nothing heavy: PyTorch comes with the first compiled layer, the parser with the first
+text.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +27,6 @@ __version__ = "0.1.0"
 _WHERE = {
     "compile": "driver",
     "load": "driver",
-    "check": "driver",
     "explain": "driver",
     "Diagnostic": "ground.diagnostics",
     "SpecError": "ground.errors",
@@ -66,3 +68,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Face(ModuleType):
+    """`implicitdsl.check` is the function, although importing the room of that name would make it the attribute."""
+
+    @property
+    def check(self) -> Any:
+        return importlib.import_module(f"{__name__}.driver").check
+
+    @check.setter
+    def check(self, room: ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Face

@@ -1,174 +1,33 @@
 """Text to module: parse → check → analyse → plan → lower, each stage a value that can be printed.
 
-`check_source` and all of `emit` but the last stage are torch-free; `compile` imports PyTorch.
+`check_source` and all of `emit` but its last stage are torch-free; `compile` imports PyTorch.
 """
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .analysis import Analysis, diagnose
-from .check import check as check_program
+from . import stages
 from .check import complete
 from .explanation import explain as explain_plan
+from .frontend import Front, Planned, front, nearest, planned_model
 from .ground.diagnostics import Diagnostic, Level
 from .ground.errors import SpecError, SpecWarning
 from .ground.render import text as render_text
-from .ground.source import Source, Span
+from .ground.source import Source
 from .ir.model import Model
-from .ir.plan import Plan
 from .language import LANGUAGE, Language
 from .planner import analyse_model, plan
-from .syntax import ast
-from .syntax.parser import Parsed, parse
+from .syntax.dump import dump_ast, dump_tokens
+from .syntax.parser import parse
 
 if TYPE_CHECKING:
     from .lowering.layer import Layer
-
-DEBUG = "IMPLICITDSL_DEBUG"
-"""The environment variable under which internal errors propagate instead of becoming IMP999."""
-
-_REQUEST = "this is a fault of implicitdsl, not of the spec: please report it with the spec"
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A layer that was checked without errors, with what is proved of it and how it will be solved."""
-
-    model: Model
-    analysis: Analysis
-    plan: Plan
-
-
-@dataclass(frozen=True)
-class Front:
-    """What the torch-free half makes of a file: tokens and tree, its layers ("" for a bare text), and all findings."""
-
-    source: Source
-    parsed: Parsed
-    layers: Mapping[str, Planned]
-    models: Mapping[str, Model]
-    diagnostics: tuple[Diagnostic, ...]
-
-    @property
-    def failed(self) -> bool:
-        return any(d.is_error for d in self.diagnostics)
-
-
-# -- stages ------------------------------------------------------------------------------------------------------------
-
-
-def front(source: Source, language: Language = LANGUAGE, importing: tuple[Path, ...] = ()) -> Front:
-    """Parse, check, analyse and plan every layer of a file. Never raises for what a spec may say (see `DEBUG`)."""
-    found: list[Diagnostic] = []
-    parsed = Parsed(ast.Program(Span(0, len(source.text)), (), ()), (), ())
-    models: Mapping[str, Model] = {}
-    planned: dict[str, Planned] = {}
-    with _internal(found, source, Span(0, 0)):
-        parsed = parse(source)
-        found += parsed.diagnostics
-    with _internal(found, source, parsed.program.span):
-        imported = _imports(parsed.program, source, language, importing, found)
-        checked = check_program(parsed.program, source, language, imported)
-        found += checked.diagnostics
-        models = checked.models
-    for name, model in models.items():
-        with _internal(found, source, model.span):
-            planned[name] = _planned(model, language, found)
-    return Front(source, parsed, planned, models, _sorted(found))
-
-
-def _planned(model: Model, language: Language, found: list[Diagnostic]) -> Planned:
-    analysis = analyse_model(model, language)
-    found += diagnose(analysis)
-    for block in model.blocks:
-        family = next((f for f in language.families if f.sentence == block.sentence), None)
-        if family is None or family.lower is None:
-            what = "this sentence" if family is None else family.title
-            found.append(Diagnostic("IMP910", f"not lowered yet: {what}", block.span, model.source))
-    owned = {f.sentence for f in language.families if f.methods}
-    if any(block.sentence not in owned for block in model.blocks):
-        return Planned(model, analysis, Plan(model, ()))
-    return Planned(model, analysis, plan(model, language, analysis=analysis))
-
-
-def _imports(
-    program: ast.Program, source: Source, language: Language, importing: tuple[Path, ...], found: list[Diagnostic]
-) -> dict[str, Model | None]:
-    """Imported layers by name; None where the file or the layer has errors, which are reported here, once."""
-    models: dict[str, Model | None] = {}
-    here = Path(source.name).resolve() if not source.name.startswith("<") else Path.cwd() / source.name
-    for item in program.imports:
-        path = (here.parent / item.path.text).resolve()
-        models |= {name.text: None for name in item.names}
-        if path in (*importing, here):
-            chain = [p.name for p in (*importing, here)]
-            found.append(
-                Diagnostic("IMP105", f"files import each other: {' → '.join([*chain, path.name])}", item.path.span, source)
-            )
-            continue
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            found.append(Diagnostic("IMP006", f"cannot read `{item.path.text}`: {reason}", item.path.span, source))
-            continue
-        other = front(Source(_shown(path, here.parent, source), text), language, (*importing, here))
-        errors = [d for d in other.diagnostics if d.is_error]
-        if errors:
-            notes = tuple(f"{d.file}:{d.line}:{d.column}: [{d.code}] {d.message}" for d in errors[:5])
-            message = f"`{item.path.text}` has {len(errors)} error{'s' if len(errors) > 1 else ''}"
-            found.append(Diagnostic("IMP006", message, item.path.span, source, notes=notes))
-        for name in item.names:
-            models[name.text] = other.models.get(name.text)
-            if name.text not in other.models and not errors:
-                close = _nearest(name.text, other.models)
-                found.append(
-                    Diagnostic("IMP101", f"`{item.path.text}` has no layer `{name.text}`", name.span, source, help=close)
-                )
-    return models
-
-
-def _shown(path: Path, folder: Path, source: Source) -> str:
-    """An imported file's name as a reader of the importing file's diagnostics would write it."""
-    own = Path(source.name).parent if not source.name.startswith("<") else Path()
-    return os.path.join(own, os.path.relpath(path, folder))
-
-
-class _internal:
-    """Turns an unexpected exception into IMP999 at a place, unless `DEBUG` is set in the environment."""
-
-    def __init__(self, found: list[Diagnostic], source: Source, span: Span) -> None:
-        self.found, self.source, self.span = found, source, span
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception) or os.environ.get(DEBUG):
-            return False
-        name = type(error).__name__
-        notes = (f"{name}: {error}", f"set {DEBUG}=1 to see the traceback")
-        self.found.append(
-            Diagnostic("IMP999", "internal error", self.span, self.source, notes=notes, help=_REQUEST)
-        )
-        return True
-
-
-def _sorted(found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
-    """By place, each once."""
-    seen: dict[tuple[object, ...], Diagnostic] = {}
-    for d in found:
-        seen.setdefault((d.code, d.span, d.message, d.source.name), d)
-    return tuple(sorted(seen.values(), key=lambda d: (d.span, d.code)))
-
 
 # -- the face ----------------------------------------------------------------------------------------------------------
 
@@ -194,12 +53,12 @@ def compile(
 ) -> Layer:
     """A spec (a `str` is its text, a `Path` its file) as an `nn.Module`.
 
-    Keywords bind dimensions, constants and functions by their names in the spec; `bind` does the same for names that clash
-    with a keyword of this function. Dimensions left out are found at the first call. `layer` picks one of several layers.
-    `debug` verifies at each call that inputs lie in their sets.
+    Keywords bind dimensions, constants and functions by their names in the spec; `bind` does the same for names that
+    clash with a keyword of this function. Dimensions left out are found at the first call. `layer` picks one of several
+    layers. `debug` verifies at each call that inputs lie in their sets.
 
-    Raises `SpecError` for errors in the spec, `TypeError` for a keyword that names nothing in it, `OSError` for a file that
-    cannot be read, `ValueError` where `layer` is needed or names none.
+    Raises `SpecError` for errors in the spec, `TypeError` for a keyword that names nothing in it, `OSError` for a file
+    that cannot be read, `ValueError` where `layer` is needed or names none.
     """
     source = _read(spec)
     made = front(source, language)
@@ -225,7 +84,7 @@ class Namespace:
 
     def __getattr__(self, name: str) -> Factory:
         if name.startswith("__") or name not in self._made.layers:
-            close = _nearest(name, self._made.layers)
+            close = nearest(name, self._made.layers)
             raise AttributeError(f"{self._made.source.name} has no layer `{name}`" + (f"; {close}" if close else ""))
         return Factory(self._made, name, self._language)
 
@@ -248,13 +107,11 @@ class Factory:
         return _lower(self.made, self.made.layers[self.name], self.language, debug, {**bindings, **(bind or {})})
 
 
-def explain(
-    subject: Any, layer: str | None = None, format: str = "text", *, language: Language = LANGUAGE
-) -> str:
+def explain(subject: Any, layer: str | None = None, format: str = "text", *, language: Language = LANGUAGE) -> str:
     """The derivation of a spec (text, path or `Source`) or of a compiled layer, as "text", "markdown" or "latex".
 
-    Every layer of a file, unless one is picked. Raises `SpecError` for errors in the spec, ValueError for another format or
-    a layer that is not there.
+    Every layer of a file, unless one is picked. Raises `SpecError` for errors in the spec, ValueError for another
+    format or a layer that is not there.
     """
     if not isinstance(subject, str | Path | Source):
         return subject.explain(format)
@@ -270,13 +127,11 @@ def emit(source: Source, stage: str, layer: str | None = None, *, language: Lang
 
     Raises `SpecError` for errors in the spec, ValueError for another stage or a layer that is not there.
     """
-    from . import stages
-
     made = front(source, language)
     if stage == "tokens":
-        return stages.tokens(made.parsed.tokens, source)
+        return dump_tokens(made.parsed.tokens, source)
     if stage == "ast":
-        return stages.tree(made.parsed.program)
+        return dump_ast(made.parsed.program)
     if made.failed:
         raise _error(made.diagnostics)
     chosen = list(made.layers.values()) if layer is None else [_pick(made, layer)]
@@ -331,7 +186,7 @@ def _pick(made: Front, layer: str | None) -> Planned:
     layers = made.layers
     if layer is not None:
         if layer not in layers:
-            close = _nearest(layer, layers)
+            close = nearest(layer, layers)
             raise ValueError(f"{made.source.name} has no layer `{layer}`" + (f"; {close}" if close else ""))
         return layers[layer]
     if len(layers) != 1:
@@ -340,17 +195,10 @@ def _pick(made: Front, layer: str | None) -> Planned:
     return next(iter(layers.values()))
 
 
-def _nearest(name: str, names: Mapping[str, Any] | Sequence[str]) -> str | None:
-    close = get_close_matches(name, [n for n in names if n], n=1, cutoff=0.6)
-    return f"did you mean `{close[0]}`?" if close else None
-
-
 # -- lowering ----------------------------------------------------------------------------------------------------------
 
 
-def _lower(
-    made: Front, planned: Planned, language: Language, debug: bool, bindings: Mapping[str, Any]
-) -> Layer:
+def _lower(made: Front, planned: Planned, language: Language, debug: bool, bindings: Mapping[str, Any]) -> Layer:
     """The module of a planned layer."""
     from .lowering.layer import Layer
 
@@ -359,8 +207,7 @@ def _lower(
     recipe = Recipe(planned, language, made.source)
     for opaque in model.opaques:
         if opaque.layer is not None:
-            inner = Planned(opaque.layer, analyse_model(opaque.layer, language), plan(opaque.layer, language))
-            given[opaque.name] = _lower(made, inner, language, debug, {})
+            given[opaque.name] = _lower(made, planned_model(opaque.layer, language, []), language, debug, {})
         elif opaque.name not in given and opaque.path is not None:
             given[opaque.name] = _imported(opaque.path)
     return Layer(
@@ -386,7 +233,7 @@ def _sorted_bindings(model: Model, bindings: Mapping[str, Any]) -> tuple[dict[st
     title = f"layer `{model.name}`" if model.name else "the spec"
     for name, value in bindings.items():
         if name not in known:
-            hint = _nearest(name, known) or (f"it has {', '.join(known)}" if known else "it has nothing to bind")
+            hint = nearest(name, known) or (f"it has {', '.join(known)}" if known else "it has nothing to bind")
             raise TypeError(f"{title} has no dimension, constant or function `{name}`; {hint}")
         if name in dims:
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -469,5 +316,4 @@ class Recipe:
 
 def _again(model: Model, language: Language | None, source: Source) -> Recipe:
     language = language or LANGUAGE
-    analysis = analyse_model(model, language)
-    return Recipe(Planned(model, analysis, plan(model, language, analysis=analysis)), language, source)
+    return Recipe(planned_model(model, language, []), language, source)

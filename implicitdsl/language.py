@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from .families.equilibrium.methods import EQUILIBRIUM
 from .families.ode.methods import ODE
@@ -41,7 +40,7 @@ class Language:
             return replace(self, families=(*self.families, family))
         return replace(self, families=tuple(family if f.sentence == family.sentence else f for f in self.families))
 
-    @cached_property
+    @property
     def function_table(self) -> Mapping[str, Function]:
         """Functions by name."""
         return {f.name: f for f in self.functions}

@@ -1,54 +1,13 @@
-"""The compiler's stages as text, for `implicitdsl emit`: tokens, tree, model and plan."""
+"""Models and plans as text, for `implicitdsl emit --stage ir|plan`. Tokens and trees: `syntax.dump`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any
-
 from .ground.facts import Fact
-from .ground.source import Source, Span
 from .ir.dims import Dim, show_shape
 from .ir.model import Block, Equation, Model, Symbol
 from .ir.nodes import Expr
 from .ir.plan import BlockPlan, Choice, Plan
 from .ir.printer import show
-from .syntax import ast
-from .syntax.tokens import Token
-
-
-def tokens(found: Sequence[Token], source: Source) -> str:
-    """One token a line: place, kind, text."""
-    rows = [(":".join(map(str, source.position(t.start))), t.type, repr(t.text)) for t in found]
-    widths = [max((len(row[k]) for row in rows), default=0) for k in (0, 1)]
-    return "\n".join(f"{at:<{widths[0]}}  {kind:<{widths[1]}}  {text}" for at, kind, text in rows) + "\n"
-
-
-def tree(node: ast.Node) -> str:
-    """The syntax tree, one node a line, indented; short ones without children on the line of their field."""
-    return "\n".join(_tree(node, "", 0)) + "\n"
-
-
-def _tree(value: Any, label: str, depth: int) -> list[str]:
-    indent = "  " * depth + (f"{label}: " if label else "")
-    if isinstance(value, tuple):
-        if not value:
-            return []
-        lines = ["  " * depth + f"{label}:"] if label else []
-        return lines + [line for item in value for line in _tree(item, "", depth + bool(label))]
-    if not isinstance(value, ast.Node):
-        return [f"{indent}{value!r}"]
-    plain: list[str] = []
-    below: list[str] = []
-    for f in fields(value):
-        child = getattr(value, f.name)
-        if child is None or isinstance(child, Span):
-            continue
-        if isinstance(child, ast.Node | tuple):
-            below += _tree(child, f.name, depth + 1)
-        else:
-            plain.append(f"{f.name}={child!r}")
-    return [f"{indent}{type(value).__name__}({', '.join(plain)})", *below]
 
 
 def model(m: Model) -> str:
@@ -76,7 +35,10 @@ def _symbol(s: Symbol) -> str:
 
 def _block(b: Block) -> list[str]:
     lines = [f"block {b.sentence} of {', '.join(_symbol(u) for u in b.unknowns)}"]
-    lines += [f"  for {d.name} in [{show(d.lo)}, {show(d.hi)}]" + (f" on {d.points} points" if d.points else "") for d in b.domains]
+    lines += [
+        f"  for {d.name} in [{show(d.lo)}, {show(d.hi)}]" + (f" on {d.points} points" if d.points else "")
+        for d in b.domains
+    ]
     if b.objective is not None:
         lines.append(f"  {b.sense}imise {show(b.objective)}")
     lines += [f"  {_equation(e)}" for e in b.equations]

@@ -3,9 +3,10 @@
     python examples/digits/train.py            # 25 epochs, under a minute on two cores
     python examples/digits/train.py --fast     # 2 epochs
 
-Both networks have the same parameters; they differ in how z = tanh(W z + U x + b) is reached and differentiated: by a solver and the
-implicit function theorem, or by DEPTH copies of the layer through which autograd walks back. The script prints test accuracy and the bytes
-autograd keeps for one backward pass, and draws accuracy by epoch and the residual of the fixed-point iteration.
+Both networks have the same parameters; they differ in how z = tanh(W z + U x + b) is reached and differentiated: by a
+solver and the implicit function theorem, or by DEPTH copies of the layer through which autograd walks back. The script
+prints test accuracy and the bytes autograd keeps for one backward pass, and draws accuracy by epoch and the residual of
+the fixed-point iteration.
 """
 
 from __future__ import annotations
@@ -146,7 +147,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         "tied_bytes": saved_bytes(tied, data[0][:256]),
     }
     for name, key in (("deep equilibrium", "deq"), (f"{DEPTH} tied layers", "tied")):
-        print(f"{name:17s} accuracy {result[f'{key}_accuracy']:.2%}   activations for 256 images {result[f'{key}_bytes'] / 1024:.0f} KiB")
+        size = result[f"{key}_bytes"] / 1024
+        print(f"{name:17s} accuracy {result[f'{key}_accuracy']:.2%}   activations for 256 images {size:.0f} KiB")
     iterations = int(deq.solve(data[2]).report.iterations.max())
     curves = {"deep equilibrium": deq_accuracy, f"{DEPTH} tied layers": tied_accuracy}
     draw(options.out, curves, residuals(deq, data[2]), iterations)

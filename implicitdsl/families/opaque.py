@@ -2,7 +2,7 @@
 
 A solve evaluates a function many times, on changing rows of the batch, and differentiates it at the solution only. So
 everything it depends on has to be an input: parameters (else their gradients would be lost), dropout masks (else the
-equation would change at every step) and batch statistics (else samples would depend on which others are still iterating).
+equation would change at every step) and batch statistics (else a sample would depend on which others still iterate).
 """
 
 from __future__ import annotations

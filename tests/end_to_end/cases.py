@@ -1,4 +1,4 @@
-"""Specs of the equilibrium family, each with a reference that shares no code with the compiler: unrolling or a closed form."""
+"""Equilibrium specs, each with a reference that shares no code with the compiler: unrolling or a closed form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Case:
-    """`inputs` are per-sample shapes; `reference(layer, *inputs)` reads the parameters from the layer and returns its output."""
+    """`inputs` are per-sample shapes; `reference(layer, *inputs)` reads the parameters and returns the output."""
 
     name: str
     text: str

@@ -1,4 +1,4 @@
-"""Nothing fails silently: repelling points, rows of NaN, equations without solution, singular points, policies, lost gradients."""
+"""Nothing fails silently: rows of NaN, equations without solution, singular points, policies, lost gradients."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_shared_parameters_get_the_sum_of_their_gradients() -> None:
 
 
 def test_an_input_without_batch_gets_the_sum_of_its_gradients() -> None:
-    text = "layer L(n):\n  given x in R^n, c in R^n\n  param W in SpectralBall(n, 0.9)\n  find z in R^n such that z = tanh(W z + x + c)\n"
+    text = TANH.replace("given x in R^n", "given x in R^n, c in R^n").replace("+ x", "+ x + c")
     torch.manual_seed(0)
     layer = imp.compile(text, n=3).double()
     x = torch.randn(4, 3, dtype=torch.float64)

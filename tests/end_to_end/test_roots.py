@@ -1,4 +1,4 @@
-"""Every equilibrium spec: value, gradient, second derivatives, torch.func, precision, copies and modes, against references."""
+"""Every equilibrium spec against its reference: value, gradients, torch.func, precision, copies and modes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def tensors(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def weighted(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     """A scalar in which every entry of the output has its own weight."""
-    return sum((torch.sin(torch.arange(1, y.numel() + 1, dtype=y.dtype)).reshape(y.shape) * y).sum() for y in tensors(output))
+    return sum(
+        (torch.sin(torch.arange(1, y.numel() + 1, dtype=y.dtype)).reshape(y.shape) * y).sum() for y in tensors(output)
+    )
 
 
 def flat(case: Case) -> tuple[nn.Module, list[Tensor], dict[str, Tensor], callable]:

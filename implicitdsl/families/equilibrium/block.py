@@ -1,4 +1,4 @@
-"""One `find` of equations at run time: invariants by autograd, the solve with its implicit derivative, unknowns and report."""
+"""One `find` of equations at run time: invariants by autograd, the solve with its implicit derivative, the report."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class EquilibriumBlock:
         given = (values[name] for name in call.inputs)
         return self.recipe.program[call.name](*given, *(functions[f] for f in call.opaques))
 
-    # -- explicit equations ----------------------------------------------------------------------------------------------
+    # -- explicit equations --------------------------------------------------------------------------------------------
 
     def _explicit(self, a: Inputs, functions: Mapping[str, Bound], rows: int) -> tuple[Tensor, Solved]:
         """The equations evaluated once; what lies outside its set is a failure all the same."""
@@ -149,7 +149,7 @@ class EquilibriumBlock:
         solved = Solved(z, status, torch.zeros_like(status), zero, torch.ones_like(status))
         return (z if recipe.regions.free else report_unsolved(solved, recipe.failures).z), solved
 
-    # -- solves ----------------------------------------------------------------------------------------------------------
+    # -- solves --------------------------------------------------------------------------------------------------------
 
     def _solve(
         self,
@@ -169,9 +169,7 @@ class EquilibriumBlock:
         solver = recipe.solver if recipe.regions.free else Inside(recipe.solver, recipe.regions)
         return implicit_solve(plain, solver, z0, (*a, *extra), backward=recipe.backward, failures=recipe.failures)
 
-    def _start(
-        self, values: Mapping[str, Tensor], a: Inputs, rows: int, start: Mapping[str, Tensor] | None
-    ) -> Tensor:
+    def _start(self, values: Mapping[str, Tensor], a: Inputs, rows: int, start: Mapping[str, Tensor] | None) -> Tensor:
         """(B, N), detached: a warm start, the expression of `start`, or what the sets say."""
         recipe = self.recipe
         like = a[0] if a else torch.empty(())
@@ -244,7 +242,7 @@ class EquilibriumBlock:
         found = [
             Diagnostic(
                 "IMP113",
-                f"`{name}` uses tensors that require gradients and are not parameters of it: their gradients would be lost",
+                f"`{name}` uses tensors that require gradients and are not its parameters: their gradient is lost",
                 self.recipe.places.get(name, Span(0, 0)),
                 self.recipe.source,
                 help=f"bind an nn.Module that owns them as parameters: compile(…, {name}=module)",
@@ -253,7 +251,7 @@ class EquilibriumBlock:
         ]
         return SpecError(found, render_text.render(found))
 
-    # -- results ---------------------------------------------------------------------------------------------------------
+    # -- results -------------------------------------------------------------------------------------------------------
 
     def _unpacked(self, z: Tensor, batch: int | None) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -274,12 +272,12 @@ def report(solved: Solved, batch: int | None, methods: Sequence[str]) -> Report:
         later = int(solved.rung.max())
         names = list(methods[: later + 1])
         message = f"{int((solved.rung > 0).sum())} samples went on to {methods[later]}" if later else ""
-    tensors = (solved.converged, solved.status, solved.iterations, solved.residual.detach(), solved.nfe)
-    made = Report(*tensors, ", ".join(names), message)
+    residual = solved.residual.detach()
+    made = Report(solved.converged, solved.status, solved.iterations, residual, solved.nfe, ", ".join(names), message)
     if batch is not None:
         return made
     tensors = (made.converged, made.status, made.iterations, made.residual, made.nfe)
-    return Report(*(t.squeeze(0) for t in tensors), made.solver, made.message)
+    return Report(*[t.squeeze(0) for t in tensors], solver=made.solver, message=made.message)
 
 
 @dataclass(frozen=True)
@@ -307,7 +305,7 @@ def _closed(recipe: Recipe, like: Tensor) -> RootProblem:
 
 
 def _optional(program: Program, name: str) -> Callable[..., Any] | None:
-    return program[name] if name in program else None
+    return program[name] if name in program else None  # noqa: SIM401  # a Program is no dict
 
 
 def _pull_inputs(program: Program) -> Callable[..., tuple[Tensor | None, ...]] | None:

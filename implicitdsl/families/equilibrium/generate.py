@@ -94,7 +94,9 @@ class _Writer:
             self.state,
         )
 
-    def put(self, name: str, inputs: Sequence[Expr], values: Sequence[Expr], opaques: Sequence[str], doc: str = "") -> None:
+    def put(
+        self, name: str, inputs: Sequence[Expr], values: Sequence[Expr], opaques: Sequence[str], doc: str = ""
+    ) -> None:
         outputs = list(values)
         text = generate(name, inputs, outputs, self.functions, self.sizes, doc, opaques=opaques, dims=self.dims)
         self.texts[name] = text
@@ -151,7 +153,10 @@ class _Writer:
         return rows[0] if len(rows) == 1 else build.concat(rows)
 
     def _cotangents(self) -> Packing:
-        parts = [sym(f"{u.name}_bar", Role.COTANGENT, r.shape) for u, r in zip(self.system.unknowns, self.system.residual, strict=True)]
+        parts = [
+            sym(f"{u.name}_bar", Role.COTANGENT, r.shape)
+            for u, r in zip(self.system.unknowns, self.system.residual, strict=True)
+        ]
         return pack(parts, "u", Role.COTANGENT)
 
     def _pulled(self, cotangents: Packing, wrt: Sequence[Expr]) -> list[Expr]:

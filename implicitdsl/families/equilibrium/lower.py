@@ -126,7 +126,9 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         ranks=tuple(s.rank for s in written.inputs),
         unknowns=unknowns,
         regions=regions,
-        invariants=Call("invariants", tuple(map(_key, written.outer)), written.outer_opaques) if written.hoisted else None,
+        invariants=Call("invariants", tuple(map(_key, written.outer)), written.outer_opaques)
+        if written.hoisted
+        else None,
         hoisted=tuple(map(_key, written.hoisted)),
         start=None if written.start is None else Call("start", tuple(map(_key, written.start))),
         explicit=explicit,

@@ -14,7 +14,7 @@ Definitions = tuple[tuple[Expr, Expr], ...]
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """`vector` (N,) stands for `parts`; `definitions` give each part from it. One part that is a vector is the vector itself."""
+    """`vector` (N,) stands for `parts`; `definitions` give each part from it. A single vector is packed as itself."""
 
     parts: tuple[Expr, ...]
     vector: Expr

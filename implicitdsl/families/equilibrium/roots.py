@@ -33,7 +33,7 @@ class Region:
         return math.prod(self.shape)
 
     def start(self, like: Tensor) -> Tensor:
-        """An element of the set, flattened: zeros where these belong to it, the middle of an interval, 1 on a half-line."""
+        """An element of the set, flattened: zeros if they belong to it, the middle of an interval, 1 on a half-line."""
         if self.set is None:
             return like.new_zeros(self.size)
         if math.isfinite(self.lo) and math.isfinite(self.hi):

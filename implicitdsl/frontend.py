@@ -1,0 +1,163 @@
+"""The torch-free half: a file's text to checked, analysed and planned layers, with every finding on the way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from .analysis import Analysis, diagnose
+from .check import check as check_program
+from .ground.diagnostics import Diagnostic
+from .ground.source import Source, Span
+from .ir.model import Model
+from .ir.plan import Plan
+from .language import LANGUAGE, Language
+from .planner import analyse_model, plan
+from .syntax import ast
+from .syntax.parser import Parsed, parse
+
+DEBUG = "IMPLICITDSL_DEBUG"
+"""The environment variable under which internal errors propagate instead of becoming IMP999."""
+
+_REQUEST = "this is a fault of implicitdsl, not of the spec: please report it with the spec"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A layer that was checked without errors, with what is proved of it and how it will be solved."""
+
+    model: Model
+    analysis: Analysis
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Front:
+    """What the torch-free half makes of a file: tokens and tree, its layers ("" for a bare text), and all findings."""
+
+    source: Source
+    parsed: Parsed
+    layers: Mapping[str, Planned]
+    models: Mapping[str, Model]
+    diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def failed(self) -> bool:
+        return any(d.is_error for d in self.diagnostics)
+
+
+def front(source: Source, language: Language = LANGUAGE, importing: tuple[Path, ...] = ()) -> Front:
+    """Parse, check, analyse and plan every layer of a file. Never raises for what a spec may say (see `DEBUG`)."""
+    found: list[Diagnostic] = []
+    parsed = Parsed(ast.Program(Span(0, len(source.text)), (), ()), (), ())
+    models: Mapping[str, Model] = {}
+    planned: dict[str, Planned] = {}
+    with _Internal(found, source, Span(0, 0)):
+        parsed = parse(source)
+        found += parsed.diagnostics
+    with _Internal(found, source, parsed.program.span):
+        imported = _imports(parsed.program, source, language, importing, found)
+        checked = check_program(parsed.program, source, language, imported)
+        found += checked.diagnostics
+        models = checked.models
+    for name, model in models.items():
+        with _Internal(found, source, model.span):
+            planned[name] = planned_model(model, language, found)
+    return Front(source, parsed, planned, models, _sorted(found))
+
+
+def planned_model(model: Model, language: Language, found: list[Diagnostic]) -> Planned:
+    """Facts and plan of a checked layer; what they give rise to is added to `found`."""
+    analysis = analyse_model(model, language)
+    found += diagnose(analysis)
+    for block in model.blocks:
+        family = next((f for f in language.families if f.sentence == block.sentence), None)
+        if family is None or family.lower is None:
+            what = "this sentence" if family is None else family.title
+            found.append(Diagnostic("IMP910", f"not lowered yet: {what}", block.span, model.source))
+    owned = {f.sentence for f in language.families if f.methods}
+    if any(block.sentence not in owned for block in model.blocks):
+        return Planned(model, analysis, Plan(model, ()))
+    return Planned(model, analysis, plan(model, language, analysis=analysis))
+
+
+def _imports(
+    program: ast.Program, source: Source, language: Language, importing: tuple[Path, ...], found: list[Diagnostic]
+) -> dict[str, Model | None]:
+    """Imported layers by name; None where the file or the layer has errors, which are reported here, once."""
+    models: dict[str, Model | None] = {}
+    here = Path(source.name).resolve() if not source.name.startswith("<") else Path.cwd() / source.name
+    for item in program.imports:
+        path = (here.parent / item.path.text).resolve()
+        models |= {name.text: None for name in item.names}
+        if path in (*importing, here):
+            chain = [p.name for p in (*importing, here)]
+            found.append(
+                Diagnostic(
+                    "IMP105", f"files import each other: {' → '.join([*chain, path.name])}", item.path.span, source
+                )
+            )
+            continue
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            found.append(Diagnostic("IMP006", f"cannot read `{item.path.text}`: {reason}", item.path.span, source))
+            continue
+        other = front(Source(_shown(path, here.parent, source), text), language, (*importing, here))
+        errors = [d for d in other.diagnostics if d.is_error]
+        if errors:
+            notes = tuple(f"{d.file}:{d.line}:{d.column}: [{d.code}] {d.message}" for d in errors[:5])
+            message = f"`{item.path.text}` has {len(errors)} error{'s' if len(errors) > 1 else ''}"
+            found.append(Diagnostic("IMP006", message, item.path.span, source, notes=notes))
+        for name in item.names:
+            models[name.text] = other.models.get(name.text)
+            if name.text not in other.models and not errors:
+                close = nearest(name.text, other.models)
+                found.append(
+                    Diagnostic(
+                        "IMP101", f"`{item.path.text}` has no layer `{name.text}`", name.span, source, help=close
+                    )
+                )
+    return models
+
+
+def _shown(path: Path, folder: Path, source: Source) -> str:
+    """An imported file's name as a reader of the importing file's diagnostics would write it."""
+    own = Path(source.name).parent if not source.name.startswith("<") else Path()
+    return os.path.join(own, os.path.relpath(path, folder))
+
+
+class _Internal:
+    """Turns an unexpected exception into IMP999 at a place, unless `DEBUG` is set in the environment."""
+
+    def __init__(self, found: list[Diagnostic], source: Source, span: Span) -> None:
+        self.found, self.source, self.span = found, source, span
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception) or os.environ.get(DEBUG):
+            return False
+        name = type(error).__name__
+        notes = (f"{name}: {error}", f"set {DEBUG}=1 to see the traceback")
+        self.found.append(Diagnostic("IMP999", "internal error", self.span, self.source, notes=notes, help=_REQUEST))
+        return True
+
+
+def _sorted(found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """By place, each once."""
+    seen: dict[tuple[object, ...], Diagnostic] = {}
+    for d in found:
+        seen.setdefault((d.code, d.span, d.message, d.source.name), d)
+    return tuple(sorted(seen.values(), key=lambda d: (d.span, d.code)))
+
+
+def nearest(name: str, names: Mapping[str, object] | Sequence[str]) -> str | None:
+    """A question that names what was probably meant."""
+    close = get_close_matches(name, [n for n in names if n], n=1, cutoff=0.6)
+    return f"did you mean `{close[0]}`?" if close else None
