@@ -16,6 +16,7 @@ class Outcome(IntEnum):
     STALLED = 5
     SINGULAR = 6
     OUTSIDE = 7
+    NO_SIGN_CHANGE = 8
 
     @property
     def advice(self) -> str:
@@ -31,4 +32,5 @@ _ADVICE = {
     Outcome.STALLED: "the residual stopped decreasing before the tolerance; there may be no solution, or the start is poor",
     Outcome.SINGULAR: "the Jacobian is singular at the solution; the implicit derivative does not exist there",
     Outcome.OUTSIDE: "the solution that was found lies outside the unknown's set; there may be none inside, or another `start` reaches it",
+    Outcome.NO_SIGN_CHANGE: "the equation has the same sign at both ends of the interval, so bisection cannot tell that a root lies between; widen the unknown's set, or try `using newton`",
 }

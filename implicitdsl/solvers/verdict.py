@@ -12,7 +12,7 @@ from .factor import Factor
 
 CONVERGED, RUNNING, MAX_ITERATIONS = int(Outcome.CONVERGED), int(Outcome.RUNNING), int(Outcome.MAX_ITERATIONS)
 DIVERGED, NOT_FINITE, STALLED = int(Outcome.DIVERGED), int(Outcome.NOT_FINITE), int(Outcome.STALLED)
-SINGULAR = int(Outcome.SINGULAR)
+SINGULAR, NO_SIGN_CHANGE = int(Outcome.SINGULAR), int(Outcome.NO_SIGN_CHANGE)
 
 
 class Solved(NamedTuple):
@@ -40,7 +40,8 @@ class View(NamedTuple):
     """What the loop needs to see of a state: the point tested, its ‖F‖ (B,), and what the method knows besides.
 
     correction (B,): ‖z - z*‖ as a Newton step estimates it; polished: a better point, returned on convergence;
-    singular (B,): the Jacobian was singular there; factor: to be kept for the backward pass.
+    singular (B,): the Jacobian was singular there; factor: to be kept for the backward pass; outcome (B,): a status
+    that only the method can tell, RUNNING where there is none; STALLED where it knows that no progress is left.
     """
 
     z: Tensor
@@ -49,6 +50,7 @@ class View(NamedTuple):
     polished: Tensor | None = None
     singular: Tensor | None = None
     factor: Factor | None = None
+    outcome: Tensor | None = None
 
 
 class Rule(NamedTuple):
@@ -79,13 +81,18 @@ def verdict(view: View, done: Tensor, bound: Tensor, first: Tensor, best: Tensor
     # where rounding in F exceeds tol·scale the error stops at a few dozen eps: that is convergence, not a stall
     floor = 64 * torch.finfo(error.dtype).eps / tol
     stuck = best >= 0.999 * mark
+    if view.outcome is not None:
+        stuck = stuck | (view.outcome == STALLED)
     settled = done | (stuck & (error <= floor * bound))
     if view.correction is not None:
         settled = settled | (stuck & (view.correction <= bound))
     status = torch.where(stuck, torch.where(error > 100 * best, DIVERGED, STALLED), RUNNING)
     lost = torch.where(first.isfinite(), DIVERGED, NOT_FINITE)
     status = torch.where(error.isfinite(), status, lost)
-    return torch.where(settled, solved_status(view, bound, tol), status)
+    status = torch.where(settled, solved_status(view, bound, tol), status)
+    if view.outcome is not None:
+        status = torch.where((view.outcome == RUNNING) | (view.outcome == STALLED), status, view.outcome)
+    return status
 
 
 def solved_status(view: View, bound: Tensor, tol: float) -> Tensor:
