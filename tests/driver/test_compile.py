@@ -22,6 +22,11 @@ DEQ = """layer Deq(n, m):
   const lam in R = 0.5
   find z in R^n such that z = lam tanh(W z + U x)
 """
+WRONG = """layer L(n, m):
+  given x in R^m
+  param W in R^(n, n)
+  find z in R^n such that z = W z + x + q
+"""
 BARE = "find z such that z = tanh(W z + x)"
 
 

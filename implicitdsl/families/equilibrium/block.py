@@ -12,6 +12,7 @@ from torch import Tensor
 
 from implicitdsl.backward.failure import Failures, report_unsolved
 from implicitdsl.backward.implicit import Implicit, implicit_solve
+from implicitdsl.backward.inexact import Phantom, Unrolled
 from implicitdsl.families.opaque import Noise, Opaques
 from implicitdsl.ground.diagnostics import Diagnostic
 from implicitdsl.ground.errors import ConvergenceError, SpecError
@@ -26,6 +27,8 @@ from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import Solved
 
 from .roots import Inside, Regions
+
+Backward = Implicit | Phantom | Unrolled
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -60,7 +63,7 @@ class Recipe:
     affine: bool
     solver: Solver | None
     methods: tuple[str, ...]
-    backward: Implicit
+    backward: Backward
     failures: Failures
     source: Source
     places: Mapping[str, Span]
@@ -167,7 +170,10 @@ class EquilibriumBlock:
         extra = problem.extra if isinstance(problem, _Opened) else ()
         plain = problem.problem if isinstance(problem, _Opened) else problem
         solver = recipe.solver if recipe.regions.free else Inside(recipe.solver, recipe.regions)
-        return implicit_solve(plain, solver, z0, (*a, *extra), backward=recipe.backward, failures=recipe.failures)
+        every, backward, failures = (*a, *extra), recipe.backward, recipe.failures
+        if isinstance(backward, Implicit):
+            return implicit_solve(plain, solver, z0, every, backward=backward, failures=failures)
+        return backward.solve(plain, solver, z0, every, failures)
 
     def _start(self, values: Mapping[str, Tensor], a: Inputs, rows: int, start: Mapping[str, Tensor] | None) -> Tensor:
         """(B, N), detached: a warm start, the expression of `start`, or what the sets say."""

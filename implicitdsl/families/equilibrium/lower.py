@@ -9,6 +9,7 @@ from torch import Tensor
 
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.implicit import Implicit
+from implicitdsl.backward.inexact import Phantom, Unrolled
 from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.ground.methods import Method
 from implicitdsl.ir.function import Functions
@@ -23,13 +24,11 @@ from implicitdsl.solvers.cascade import Cascade
 from implicitdsl.solvers.gmres import Gmres
 from implicitdsl.solvers.loop import Solver
 
-from .block import Call, EquilibriumBlock, Recipe
+from .block import Backward, Call, EquilibriumBlock, Recipe
 from .generate import Written, write
 from .roots import Regions, region
 
 EXPLICIT = "explicit"
-MATRIX_FREE = {"gmres": Gmres, "bicgstab": BiCGStab}
-"""Backward rules that are the implicit one with another linear solver."""
 
 
 class Language(Protocol):
@@ -164,9 +163,23 @@ def _made(choice: Choice, role: str, language: Language) -> Any:
     return method.load()(**dict(choice.options))
 
 
-def _backward(choice: Choice, language: Language) -> Implicit:
-    if choice.method == "implicit":
-        return Implicit()
-    if choice.method in MATRIX_FREE:
-        return Implicit(MATRIX_FREE[choice.method](**dict(choice.options)))
-    return Implicit(_made(choice, "backward", language))
+def _backward(choice: Choice, language: Language) -> Backward:
+    """The standard rules; or one that was added to the language, whose code offers `solve` as `Phantom` does."""
+    options: dict[str, Any] = dict(choice.options)
+    match choice.method:
+        case "implicit":
+            return Implicit()
+        case "gmres":
+            return Implicit(Gmres(**options))
+        case "bicgstab":
+            return Implicit(BiCGStab(**options))
+        case "neumann":
+            return Phantom(options.get("terms", 20), 1.0)
+        case "phantom":
+            return Phantom(**options)
+        case "jfb":
+            return Phantom(1, 1.0)
+        case "unrolled":
+            return Unrolled(**options)
+        case _:
+            return _made(choice, "backward", language)
