@@ -1,5 +1,8 @@
 """Backward rules that differentiate a few steps instead of the solution: cheaper, and not exact."""
 
+# pyright: reportIncompatibleMethodOverride=false
+# (torch declares the methods of autograd.Function with *args)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
