@@ -9,6 +9,7 @@ from itertools import product as combinations
 
 from implicitdsl.ground.diagnostics import Fix
 from implicitdsl.ground.source import Span
+from implicitdsl.ir import build
 from implicitdsl.ir.dims import Dim, Shape
 from implicitdsl.ir.function import Function, TypeRuleError
 from implicitdsl.ir.nodes import Expr, Role, node, rebuild, same_with, substitute, sym, symbols
@@ -174,9 +175,9 @@ class Calls(Elaborator):
             return None
 
     def shown_as(self, e: Expr, trial: dict[str, Dim]) -> Expr:
-        """A stand-in of an argument with its resolved shape; dimensions and numbers as they are."""
-        if e.op in ("dim", "num", "add", "mul", "neg") and e.rank == 0:
-            return e
+        """A stand-in of an argument with its resolved shape; numbers and dimensions, `2 n + 1` too, as they are."""
+        if e.rank == 0 and e.op in ("dim", "num", "add", "mul", "neg"):
+            return _folded(e)
         return sym("argument", Role.BOUND, tuple(d.subs(trial) for d in self.dims.shape(e.shape)))
 
     def comprehension(self, function: Function, expr: ast.Call, body: ast.Comprehension) -> Typed | None:
@@ -436,3 +437,17 @@ def number_of(expr: Expr) -> float | None:
             return float(dim.value) if isinstance(dim, Dim) and dim.value is not None else None
         case _:
             return None
+
+
+def _folded(e: Expr) -> Expr:
+    """The same number; one node if it is a sum or product of dimensions and numbers."""
+    args = [_folded(a) for a in e.args]
+    match e.op:
+        case "add":
+            return build.add(args[0], args[1])
+        case "mul":
+            return build.mul(args[0], args[1])
+        case "neg":
+            return build.neg(args[0])
+        case _:
+            return e

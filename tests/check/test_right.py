@@ -7,7 +7,7 @@ from specs import BARE, DECLARED
 
 from implicitdsl.check import check, complete
 from implicitdsl.ground.source import Source
-from implicitdsl.ir.printer import dump
+from implicitdsl.ir.dump import dump
 from implicitdsl.language import LANGUAGE
 from implicitdsl.syntax.parser import parse
 
@@ -67,3 +67,11 @@ def test_blocks_are_ordered_by_dependency() -> None:
     )
     _, result = checked(text)
     assert [b.unknowns[0].name for b in result.models["A"].blocks] == ["u", "v"]
+
+
+@pytest.mark.parametrize("size", ["2 n", "2n", "2 * n", "n + n", "(n + 1) + n - 1"])
+def test_sizes_are_sums_and_products_of_dimensions(size: str) -> None:
+    text = f"layer A(n, m):\n  given x in R^m\n  return y = concat(x, zeros({size}))"
+    _, result = checked(text)
+    assert [d for d in result.diagnostics if d.is_error] == []
+    assert [str(d) for d in result.models["A"].outputs[0].expr.shape] == ["m + 2 n"]
