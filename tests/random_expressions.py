@@ -1,4 +1,4 @@
-"""Random well-typed expressions for property tests: scalars, vectors, matrices; every operation; shared terms; definitions."""
+"""Random well-typed expressions for property tests: scalars, vectors, matrices, every operation, shared terms."""
 
 from __future__ import annotations
 

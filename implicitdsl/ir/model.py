@@ -9,12 +9,14 @@ from implicitdsl.ground.source import Source, Span
 from .dims import Dim, Shape
 from .nodes import Expr
 
+NOWHERE = Span(0, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class SetInfo:
-    """A set with resolved arguments. `name` is "R", "positive", "nonneg", "open" ((a, b)), "closed" ([a, b]), "simplex", "ball",
-    "sphere", "PSD", "PD", "Sym", "Skew", "Orth", "Stiefel", "SpectralBall", "Monotone"; `args` are its numbers after the
-    dimensions (bounds, radius, rate, margin); `shape` is the whole shape of an element; `base` the shape of one factor."""
+    """A set with resolved arguments. `name` is "R", "positive", "nonneg", "open" ((a, b)), "closed" ([a, b]), "simplex",
+    "ball", "sphere", "PSD", "PD", "Sym", "Skew", "Orth", "Stiefel", "SpectralBall", "Monotone"; `args` are its numbers
+    after the dimensions (bounds, radius, rate, margin); `shape` is the whole shape of an element."""
 
     name: str
     args: tuple[float, ...]
@@ -24,7 +26,7 @@ class SetInfo:
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """An initial value: `kind` is "default", "zeros", "ones", "eye", "normal" (mean, std), "uniform" (lo, hi) or "literal"."""
+    """An initial value: `kind` is "default", "zeros", "ones", "eye", "normal" (mean, std), "uniform" (lo, hi), "literal"."""
 
     kind: str
     args: tuple[float, ...] = ()
@@ -139,7 +141,7 @@ class OutputValue:
 
 @dataclass(frozen=True)
 class Model:
-    """A layer. `blocks` are in dependency order. `definitions` maps a DEFINITION symbol to its expression, in order of use."""
+    """A layer. `blocks` are in dependency order. `definitions` maps DEFINITION symbols to expressions, in order of use."""
 
     name: str | None
     dims: tuple[str, ...]
@@ -151,4 +153,4 @@ class Model:
     blocks: tuple[Block, ...]
     outputs: tuple[OutputValue, ...]
     source: Source = field(repr=False)
-    span: Span = Span(0, 0)
+    span: Span = NOWHERE

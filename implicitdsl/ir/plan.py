@@ -24,7 +24,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A root block in normal form: residual_i(unknowns) = 0; `step_i` where the i-th equation reads u_i = step_i(unknowns).
+    """A root block in normal form: residual_i(unknowns) = 0; `step_i` where equation i reads u_i = step_i(unknowns).
 
     Definitions are inlined and grad/jac/div/hess expanded. `step` is None when an equation isn't of that form.
     `hoisted` are the invariants, computed once a call, in terms of which residual and step are written.
