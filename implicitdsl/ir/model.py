@@ -14,9 +14,9 @@ NOWHERE = Span(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class SetInfo:
-    """A set with resolved arguments. `name` is "R", "positive", "nonneg", "open" ((a, b)), "closed" ([a, b]), "simplex",
-    "ball", "sphere", "PSD", "PD", "Sym", "Skew", "Orth", "Stiefel", "SpectralBall", "Monotone"; `args` are its numbers
-    after the dimensions (bounds, radius, rate, margin); `shape` is the whole shape of an element."""
+    """A set with resolved arguments. `name` is "R", "positive", "nonneg", "open" ((a, b)), "closed" ([a, b]),
+    "simplex", "ball", "sphere", "PSD", "PD", "Sym", "Skew", "Orth", "Stiefel", "SpectralBall", "Monotone"; `args` are
+    its numbers after the dimensions (bounds, radius, rate, margin); `shape` is the whole shape of an element."""
 
     name: str
     args: tuple[float, ...]
@@ -26,7 +26,8 @@ class SetInfo:
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """An initial value: `kind` is "default", "zeros", "ones", "eye", "normal" (mean, std), "uniform" (lo, hi), "literal"."""
+    """An initial value: `kind` is "default", "zeros", "ones", "eye", "normal" (mean, std), "uniform" (lo, hi) or
+    "literal"."""
 
     kind: str
     args: tuple[float, ...] = ()
@@ -141,7 +142,7 @@ class OutputValue:
 
 @dataclass(frozen=True)
 class Model:
-    """A layer. `blocks` are in dependency order. `definitions` maps DEFINITION symbols to expressions, in order of use."""
+    """A layer. `blocks` are in dependency order; `definitions` are DEFINITION symbols and values, in order of use."""
 
     name: str | None
     dims: tuple[str, ...]
