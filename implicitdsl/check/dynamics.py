@@ -78,6 +78,16 @@ def check_dynamics(
                     help="move it to `where`",
                 )
             continue
+        rank = max((u.node.rank for u in unknowns if u.name in here), default=0)
+        for side in (equation.lhs, equation.rhs):
+            if here and side.rank > rank:
+                calls.report.add(
+                    "IMP201",
+                    f"shapes differ in `{text}`: a side has shape {calls.show(side.shape)}, "
+                    f"{', '.join(f'`{n}`' for n in here)} {'has' if len(here) == 1 else 'have'} rank {rank}",
+                    equation.span,
+                )
+                return
         for name, order in here.items():
             if name in owner and order >= found[name] and len(here) == 1:
                 calls.report.add(
