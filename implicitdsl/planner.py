@@ -6,6 +6,7 @@ The conditions and prices of a rung are in its descriptor (`Method.suits`); here
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Protocol
 
 from .analysis import Analysis, BlockFacts, analyse, squared_norms, symmetric
@@ -41,6 +42,7 @@ def analyse_model(model: Model, language: Language, sizes: Sizes | None = None) 
 
     sets = {s.node: s.set for s in model.params}  # of a given, symmetry is an assumption: its gradient is not changed
 
+    @cache
     def written_out(e: Expr) -> Expr:
         written = squared_norms(inline(e, model.definitions))
         expanded = expand(written, functions)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from implicitdsl.ground.facts import Curvature, Fact
-from implicitdsl.ir.nodes import Expr, depends, walk
+from implicitdsl.ir.nodes import Expr, walk
 from implicitdsl.ir.plan import System
 from implicitdsl.ir.printer import show
 
 from .context import Context
+from .dependence import varying
 from .elementwise import elementwise
 
 # Linear in their one argument, or in each argument together.
@@ -32,17 +33,18 @@ _LINEAR = frozenset(
 
 def first_nonlinear(e: Expr, unknowns: frozenset[Expr], context: Context) -> Expr | None:
     """The innermost sub-expression that is not affine in the unknowns, or None."""
+    moving = varying((e,), unknowns)
     for part in walk(e):
-        varying = [a for a in part.args if depends(a, unknowns)]
-        if not varying or part.op in _LINEAR:
+        moved = [a for a in part.args if a in moving]
+        if not moved or part.op in _LINEAR:
             continue
-        if part.op in ("mul", "matmul", "outer") and len(varying) == 1 and part.args[0] is not part.args[1]:
+        if part.op in ("mul", "matmul", "outer") and len(moved) == 1 and part.args[0] is not part.args[1]:
             continue
-        if part.op == "div" and varying == [part.args[0]]:
+        if part.op == "div" and moved == [part.args[0]]:
             continue
         if part.op == "pow" and part.args[1].number == 1.0:
             continue
-        if part.op == "call" and part.name in ("scale_rows", "scale_columns") and len(varying) == 1:
+        if part.op == "call" and part.name in ("scale_rows", "scale_columns") and len(moved) == 1:
             continue
         function = context.functions.get(part.name) if part.op == "call" else None
         if function is not None and function.curvature is Curvature.AFFINE:
@@ -75,4 +77,4 @@ def affine(system: System, context: Context) -> Fact:
 def _multiplied(system: System, unknowns: frozenset[Expr]) -> bool:
     """Whether the matrix unknown meets only products by matrices, sums and scalings."""
     allowed = ("neg", "add", "matmul", "transpose", "mul", "div", "sym")
-    return all(e.op in allowed for r in system.residual for e in walk(r) if depends(e, unknowns))
+    return all(e.op in allowed for e in varying(system.residual, unknowns))

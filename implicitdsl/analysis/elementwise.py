@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from implicitdsl.ground.facts import Fact
-from implicitdsl.ir.nodes import Expr, depends, walk
+from implicitdsl.ir.nodes import Expr, walk
 from implicitdsl.ir.plan import System
 from implicitdsl.ir.printer import show
 
 from .context import Context
+from .dependence import varying
 
 
 def first_coupling(e: Expr, unknowns: tuple[Expr, ...], context: Context) -> Expr | None:
     """The innermost sub-expression in which entries of the unknowns meet, or None."""
-    varying = frozenset(unknowns)
+    moving = varying((e,), frozenset(unknowns))
     for part in walk(e):
-        if not any(depends(a, varying) for a in part.args):
+        moved = [a for a in part.args if a in moving]
+        if not moved:
             continue
         if part.op in ("neg", "add", "mul", "div", "pow"):
-            if all(a.shape == part.shape for a in part.args if depends(a, varying)):
+            if all(a.shape == part.shape for a in moved):
                 continue
         elif part.op == "matmul" and part.args[0].op == "diag" and part.args[1].shape == part.shape:
-            if not depends(part.args[0], varying):
+            if part.args[0] not in moving:
                 continue
         elif part.op == "call":
             function = context.functions.get(part.name)
-            same = all(a.shape == part.shape for a in part.args if depends(a, varying))
+            same = all(a.shape == part.shape for a in moved)
             if function is not None and function.elementwise and same:
                 continue
         return part

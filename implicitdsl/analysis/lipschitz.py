@@ -21,6 +21,10 @@ Gains = dict[Expr, float]
 """Unknown → Lipschitz constant; an unknown that does not occur is missing."""
 
 
+DEEPEST = 60
+"""Nesting up to which the rules call each other."""
+
+
 class Lipschitz:
     """The constants of one context's expressions. `lines` are the steps used, `obstacles` what stands in the way."""
 
@@ -35,14 +39,20 @@ class Lipschitz:
 
     def of(self, e: Expr) -> Gains:
         """The constants of e, inf where none is proved."""
+        if e not in self._memo and not self.varies(e):
+            self._memo[e] = {}
         if e not in self._memo:
-            self._memo[e] = _rule(e, self) if self.varies(e) else {}
+            for part in _deep(e):
+                if part not in self._memo:
+                    self._memo[part] = _rule(part, self) if self.varies(part) else {}
+            self._memo[e] = _rule(e, self)
         return self._memo[e]
 
     def varies(self, e: Expr) -> bool:
         """Whether e contains an unknown."""
         if e not in self._varies:
-            self._varies[e] = e in self.unknowns or any(self.varies(a) for a in e.args)
+            for part in walk(e):
+                self._varies[part] = part in self.unknowns or any(self._varies[a] for a in part.args)
         return self._varies[e]
 
     def scalar(self, e: Expr) -> float | None:
@@ -59,6 +69,17 @@ class Lipschitz:
         """Nothing is proved about e."""
         self.obstacles[why] = None
         return {u: math.inf for u in self.unknowns if depends(e, {u})}
+
+
+def _deep(e: Expr) -> list[Expr]:
+    """The parts of an expression too deep for the stack, arguments first; else none: proofs read from outside in."""
+    depth: dict[Expr, int] = {}
+    for part in walk(e):
+        depth[part] = 1 + max((depth[a] for a in part.args), default=0)
+    if depth[e] <= DEEPEST:
+        return []
+    flat = {a for x in depth if x.op in ("add", "neg") for a in x.args if a.op == "add" and a.shape == x.shape}
+    return [x for x in depth if x not in flat]
 
 
 def scaled(factor: float, gains: Gains) -> Gains:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from implicitdsl.ground.facts import Fact, Interval, Smoothness
-from implicitdsl.ir.nodes import Expr, depends, walk
+from implicitdsl.ir.nodes import Expr, walk
 from implicitdsl.ir.plan import System
 from implicitdsl.ir.printer import show
 
 from .bounds import Bounds
 from .context import Context
+from .dependence import varying
 from .intervals import show_interval
 from .ranges import of_set
 
 
 def rough_calls(system: System, context: Context) -> list[tuple[Expr, Smoothness]]:
     """The calls in which the residual is not continuously differentiable in the unknowns."""
-    unknowns = frozenset(system.unknowns)
+    moving = varying(system.residual, frozenset(system.unknowns))
     found: list[tuple[Expr, Smoothness]] = []
     for e in walk(*system.residual):
         function = context.functions.get(e.name) if e.op == "call" else None
-        if function is not None and function.smoothness < Smoothness.SMOOTH and depends(e, unknowns):
+        if function is not None and function.smoothness < Smoothness.SMOOTH and e in moving:
             found.append((e, function.smoothness))
     return found
 
@@ -50,11 +51,12 @@ def existence(system: System, context: Context) -> Fact:
     for e, s in rough_calls(system, context):
         if s is Smoothness.DISCONTINUOUS:
             return Fact("existence", None, (f"{show(e)} is not continuous",))
+    moving, bounds = varying(system.step, frozenset(system.unknowns)), Bounds(context)
     for e in walk(*system.step):
-        if e.op in ("apply", "div", "pow") and depends(e, frozenset(system.unknowns)):
+        if e.op in ("apply", "div", "pow") and e in moving:
             if e.op == "apply":
                 return Fact("existence", None, (f"nothing is known about {e.name}: it is bound from Python",))
-            if not Bounds(context).range(e).bounded:
+            if not bounds.range(e).bounded:
                 return Fact("existence", None, (f"{show(e)} is not bounded",))
     whole = _self_map(system, context)
     if whole is not None:

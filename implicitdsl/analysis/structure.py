@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from implicitdsl.ground.facts import Fact
 from implicitdsl.ir.model import Block, Equation
-from implicitdsl.ir.nodes import Expr, depends
+from implicitdsl.ir.nodes import Expr, depends, symbols
 from implicitdsl.ir.printer import show
 
 from .normal import Assigned, Expand, assign, unchanged
@@ -23,7 +23,7 @@ def incidence(block: Block, expand: Expand = unchanged) -> dict[Expr, frozenset[
         inside: set[Expr] = set()
         for e in a.equations:
             sides = [expand(side) for side in (e.lhs, e.rhs) if side is not a.unknown]
-            inside |= {s.node for s in block.unknowns for side in sides if depends(side, {s.node})}
+            inside |= symbols(*sides) & {s.node for s in block.unknowns}
             if len(sides) == 0:  # `u = u`
                 inside.add(a.unknown)
         found[a.unknown] = frozenset(inside)

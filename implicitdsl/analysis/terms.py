@@ -20,23 +20,30 @@ def literal(e: Expr) -> float | None:
 def terms(e: Expr, scalar: Scalar = literal, factor: float = 1.0) -> list[tuple[float, Expr]]:
     """Σ coefficient · term, numeric factors distributed over sums; equal terms are collected in order of appearance."""
     found: dict[Expr, float] = {}
-    for coefficient, term in _flatten(e, scalar, factor):
-        found[term] = found.get(term, 0.0) + coefficient
+    stack = [(factor, e)]
+    while stack:
+        coefficient, term = stack.pop()
+        parts = _parts(term, scalar)
+        if parts is None:
+            found[term] = found.get(term, 0.0) + coefficient
+        else:
+            stack += [(coefficient * c, t) for c, t in reversed(parts)]
     return [(c, t) for t, c in found.items() if c != 0.0]
 
 
-def _flatten(e: Expr, scalar: Scalar, factor: float) -> list[tuple[float, Expr]]:
+def _parts(e: Expr, scalar: Scalar) -> list[tuple[float, Expr]] | None:
+    """One level of the sum; None for a term."""
     if e.op == "add" and all(a.shape == e.shape for a in e.args):
-        return _flatten(e.args[0], scalar, factor) + _flatten(e.args[1], scalar, factor)
+        return [(1.0, a) for a in e.args]
     if e.op == "neg":
-        return _flatten(e.args[0], scalar, -factor)
+        return [(-1.0, e.args[0])]
     if e.op == "mul":
         for a, b in (e.args, e.args[::-1]):
             value = scalar(a) if a.rank == 0 and b.shape == e.shape else None
             if value is not None:
-                return _flatten(b, scalar, factor * value)
+                return [(value, b)]
     if e.op == "div" and e.args[1].rank == 0:
         value = scalar(e.args[1])
         if value:
-            return _flatten(e.args[0], scalar, factor / value)
-    return [(factor, e)]
+            return [(1.0 / value, e.args[0])]
+    return None

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from implicitdsl.ir import build
 from implicitdsl.ir.build import Item
 from implicitdsl.ir.dims import Dim
-from implicitdsl.ir.nodes import Expr, Role
+from implicitdsl.ir.nodes import Expr, Role, walk
 
 SUM, HADAMARD, PRODUCT, POWER, ATOM = range(5)
 
@@ -104,7 +104,9 @@ class _Writer:
 
     def of(self, e: Expr) -> Printed:
         if e not in self.memo:
-            self.memo[e] = self.make(e)
+            for part in walk(e):  # arguments first: a long sum must not exhaust the stack
+                if part not in self.memo:
+                    self.memo[part] = self.make(part)
         return self.memo[e]
 
     def at(self, e: Expr, level: int) -> str:
