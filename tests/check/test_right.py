@@ -60,8 +60,10 @@ def test_scalar_only_where_only_a_scalar_fits() -> None:
 
 
 def test_outputs_are_named_and_numbered() -> None:
-    text = "layer A(n):\n  given x in R^n\n  fn f: R^n -> R^n\n  find z(t) in R^n for t in [0, 1] such that "
-    "dz/dt = f(z), z(0) = x\n"
+    text = (
+        "layer A(n):\n  given x in R^n\n  fn f: R^n -> R^n\n"
+        "  find z(t) in R^n for t in [0, 1] such that dz/dt = f(z), z(0) = x\n"
+    )
     _, result = checked(text + "  return z(1), z(0.5), y = 2 x\n")
     assert [o.name for o in result.models["A"].outputs] == ["z", "z_1", "y"]
 
