@@ -36,9 +36,9 @@ class Bisection(Iteration):
     Needs equations that hold one unknown each (`diagonal`, or n = 1). The brackets are `lower` and `upper` of the
     problem, split at z0; an infinite end moves outwards by twice the width a step, on the side of the smaller |F|,
     until the sign of F changes. Always keeps a sign change, so it cannot leave the bracket or diverge; where there is
-    none to begin with, a row ends as NO_SIGN_CHANGE. A root at one of the first ends counts only if F has no sign change between, and
-    a jump or a pole ends as STALLED or DIVERGED. Cost an iteration: one F and about 60 n flops. Source: Chandrupatla
-    (1997); for the expansion Press et al. (2007), zbrac.
+    none to begin with, a row ends as NO_SIGN_CHANGE. A root at one of the first ends counts only if F has no sign
+    change between, and a jump or a pole ends as STALLED or DIVERGED. Cost an iteration: one F and about 60 n flops.
+    Source: Chandrupatla (1997); for the expansion Press et al. (2007), zbrac.
     """
 
     tol: float | None = None

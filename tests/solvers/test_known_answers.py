@@ -22,9 +22,11 @@ from torch import Tensor
 from implicitdsl.ground.outcomes import Outcome
 from implicitdsl.solvers.anderson import Anderson
 from implicitdsl.solvers.bicgstab import BiCGStab
+from implicitdsl.solvers.broyden import Broyden
 from implicitdsl.solvers.cascade import Cascade
 from implicitdsl.solvers.direct import Direct
 from implicitdsl.solvers.gmres import Gmres
+from implicitdsl.solvers.levenberg_marquardt import LevenbergMarquardt
 from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.newton import Newton
 from implicitdsl.solvers.picard import Picard
@@ -39,8 +41,11 @@ GENERAL = [
     Anderson(depth=3, damping=0.7),
     Newton(),
     Newton(line_search=False),
+    LevenbergMarquardt(),
+    Broyden(),
+    Broyden(memory=6),
 ]
-LINEAR = [Direct(), Newton(), Gmres(), Gmres(restart=12), BiCGStab()]
+LINEAR = [Direct(), Newton(), Gmres(), Gmres(restart=12), BiCGStab(), LevenbergMarquardt(), Broyden()]
 
 
 def name(x: object) -> str:
@@ -116,7 +121,7 @@ def test_gmres_turns_with_a_rotation() -> None:
     assert (solved.z - b @ turn).abs().max() < 1e-14
 
 
-@pytest.mark.parametrize("solver", [Newton(), Anderson()], ids=name)
+@pytest.mark.parametrize("solver", [Newton(), Anderson(), LevenbergMarquardt(), Broyden()], ids=name)
 def test_repelling_fixed_point(solver: Solver) -> None:
     a = torch.full((1, 1), 2.5, dtype=F64)
     solved = run(solver, COSINE, a)
@@ -144,7 +149,7 @@ NO_ROOT = [(CIRCLE, 1.5), (SHIFT, 1.0), (EXPONENTIAL, 1.0)]
 
 
 @pytest.mark.parametrize("problem, a", NO_ROOT, ids=["circle", "shift", "exponential"])
-@pytest.mark.parametrize("solver", GENERAL[:5], ids=name)
+@pytest.mark.parametrize("solver", [*GENERAL[:5], *GENERAL[6:]], ids=name)
 def test_no_root_is_reported_before_max_iter(solver: Solver, problem: RootProblem, a: float) -> None:
     solved = run(solver, problem, torch.full((1, 1), a, dtype=F64))
     assert outcomes(solved)[0] in (Outcome.STALLED, Outcome.DIVERGED)
@@ -193,7 +198,7 @@ def mixed_rates() -> tuple[Tensor, Tensor]:
     return inputs(10, 8), rates.view(-1, 1, 1) * w
 
 
-@pytest.mark.parametrize("solver", [Picard(), Anderson(), Newton()], ids=name)
+@pytest.mark.parametrize("solver", [Picard(), Anderson(), Newton(), LevenbergMarquardt(), Broyden()], ids=name)
 def test_rows_are_independent_of_their_batch_mates(solver: Solver) -> None:
     x, w = mixed_rates()
     solved = run(solver, TANH, x, w)
@@ -238,7 +243,7 @@ def test_the_tolerance_is_relative(tol: float) -> None:
     assert counts[0] == counts[1] == counts[2]
 
 
-@pytest.mark.parametrize("solver", [Picard(), Anderson(), Newton(), Gmres()], ids=name)
+@pytest.mark.parametrize("solver", [Picard(), Anderson(), Newton(), Gmres(), LevenbergMarquardt(), Broyden()], ids=name)
 def test_a_start_at_the_solution_is_free(solver: Solver) -> None:
     x, w = inputs(4, 6), contraction(6, 0.7)
     exact = run(Direct(), AFFINE, x, w).z
