@@ -32,6 +32,10 @@ class Failures:
         if self.policy not in POLICIES:
             raise ValueError(f"on_failure is one of {', '.join(POLICIES)}, not {self.policy!r}")
 
+    def named(self) -> tuple[str, str]:
+        """Policy and place, as operators take them."""
+        return self.policy, self.where
+
 
 def announce(message: str, failures: Failures, solution: Any = None) -> None:
     """Raise or warn as the policy says."""
@@ -56,7 +60,7 @@ def describe(status: Tensor, residual: Tensor, where: str) -> str:
 def report_unsolved(solved: Solved, failures: Failures) -> Solved:
     """Apply the policy to a forward solve; under `nan` the failed rows of z are NaN. One host sync."""
     if torch.compiler.is_compiling():
-        z = _report_unsolved(solved.z, solved.status, solved.residual, failures.policy, failures.where)
+        z = _report_unsolved(solved.z, solved.status, solved.residual, *failures.named())
         return solved._replace(z=z)
     good = solved.converged
     if bool(good.all()):
@@ -67,10 +71,15 @@ def report_unsolved(solved: Solved, failures: Failures) -> Solved:
     return solved
 
 
-def report_singular(singular: Tensor, failures: Failures, what: str = "singular backward system") -> Tensor:
-    """Announce singular samples (IMP802) and hand the mask back. One host sync."""
+def report_singular(
+    singular: Tensor, failures: Failures, what: str = "singular backward system", witness: Tensor | None = None
+) -> Tensor:
+    """Announce singular samples (IMP802) and hand the mask back. One host sync.
+
+    `witness`: a tensor without which it is too early to speak (a cotangent), so that a compiler keeps the order.
+    """
     if torch.compiler.is_compiling():
-        return _report_singular(singular, what, failures.policy, failures.where)
+        return _report_singular(singular, singular if witness is None else witness, what, *failures.named())
     if bool(singular.any()):
         place = f"{failures.where}: " if failures.where else ""
         first = int(singular.flatten().int().argmax())
@@ -94,10 +103,10 @@ def _unsolved_like(z: Tensor, status: Tensor, residual: Tensor, policy: str, whe
 
 
 @torch.library.custom_op("implicitdsl::report_singular", mutates_args=())
-def _report_singular(singular: Tensor, what: str, policy: str, where: str) -> Tensor:
+def _report_singular(singular: Tensor, witness: Tensor, what: str, policy: str, where: str) -> Tensor:
     return report_singular(singular, Failures(policy, where), what).clone()
 
 
 @_report_singular.register_fake
-def _singular_like(singular: Tensor, what: str, policy: str, where: str) -> Tensor:
+def _singular_like(singular: Tensor, witness: Tensor, what: str, policy: str, where: str) -> Tensor:
     return torch.empty_like(singular)

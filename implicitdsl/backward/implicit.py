@@ -109,7 +109,8 @@ class _RootReverse(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.spec, _, *a = inputs
+        spec, _, *a = inputs
+        ctx.spec = spec
         z, status, *_ = output
         kept = output[6:]
         ctx.kept = len(kept)
@@ -190,11 +191,11 @@ def _screened(
 
     (Zero times NaN is NaN, so a zero cotangent alone would still spoil the gradients of shared inputs.)
     """
-    flat = reported(status == SINGULAR, spec.failures)
+    flat = reported(status == SINGULAR, spec.failures, witness=g)
     lost = ~z.isfinite().all(-1)
     for x, rank in zip(a, spec.problem.ranks, strict=True):
         if x.ndim > rank and x.is_floating_point():
-            lost = lost | ~x.isfinite().flatten(1).all(-1)
+            lost = lost | ~x.isfinite().reshape(x.shape[0], -1).all(-1)
     bad = flat | lost
     stand_in = bad.to(torch.int64).argmin(0, keepdim=True)
 

@@ -37,7 +37,8 @@ def linear_solve(
     single = b.ndim == 1
     right = b.unsqueeze(0) if single else b
     if factor is None:
-        lu, pivots = _Factorise.apply(A)
+        factorise_ = _FactoriseReverse if torch.compiler.is_compiling() else _Factorise
+        lu, pivots = factorise_.apply(A)
         near = False
     else:
         assert factor.pivots is not None, "a diagonal factor needs no linear_solve"
@@ -59,10 +60,10 @@ def singular_rows(A: Tensor) -> Tensor:
     return factorise(A.detach()).is_singular()
 
 
-def reported(singular: Tensor, failures: Failures) -> Tensor:
+def reported(singular: Tensor, failures: Failures, witness: Tensor | None = None) -> Tensor:
     """The mask (B,) or (B, n) itself, after announcing its rows (IMP802); works inside vmap, where nothing else can."""
     if torch.compiler.is_compiling():
-        return report_singular(singular, failures)
+        return report_singular(singular, failures, witness=witness)
     return _Reported.apply(singular, failures)
 
 
@@ -94,7 +95,7 @@ def _finish(x: Tensor, single: bool) -> Tensor:
     return x.squeeze(0) if single else x
 
 
-class _Factorise(torch.autograd.Function):
+class _FactoriseReverse(torch.autograd.Function):
     """LU of (*, n, n) as (lu, pivots), constants for differentiation: derivatives go through A in `_Solve`."""
 
     @staticmethod
@@ -109,6 +110,10 @@ class _Factorise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> None:
         return None
+
+
+class _Factorise(_FactoriseReverse):
+    """With the rules for forward mode and vmap, which Dynamo refuses to trace."""
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> tuple[None, None]:
@@ -137,7 +142,10 @@ class _SolveReverse(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        A, lu, pivots, _, ctx.transposed, ctx.near, ctx.failures = inputs
+        A, lu, pivots, _, transposed, near, failures = inputs
+        ctx.transposed = transposed
+        ctx.near = near
+        ctx.failures = failures
         ctx.save_for_backward(A, lu, pivots, output)
         ctx.save_for_forward(A, lu, pivots, output)
 

@@ -38,8 +38,8 @@ def operator_solve(operator: Operator, z: Tensor, b: Tensor, a: Inputs) -> Tenso
     loss. Rows whose residual stays above 1e-2·‖b‖ count as singular: announced (IMP802), x = 0. Rows that miss the
     tolerance by less are announced and kept.
     """
-    if torch.compiler.is_compiling():
-        return _OperatorSolveReverse.apply(operator, z, b, *a)
+    if torch.compiler.is_compiling():  # in a compiled backward pass, which is of first order
+        return _OperatorSolve.forward(operator, z, b, *a)
     return _OperatorSolve.apply(operator, z, b, *a)
 
 
@@ -77,7 +77,7 @@ def _affine(product: Any, b: Tensor) -> RootProblem:
     return RootProblem(residual=residual, pushforward=pushforward, affine=True)
 
 
-class _OperatorSolveReverse(torch.autograd.Function):
+class _OperatorSolve(torch.autograd.Function):
     """x̄ -> b̄ by the flipped system; z̄ and ā from the bilinear form ⟨Jᵀ(z, a) u, v⟩."""
 
     @staticmethod
@@ -92,7 +92,8 @@ class _OperatorSolveReverse(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.operator, z, _, *a = inputs
+        operator, z, _, *a = inputs
+        ctx.operator = operator
         ctx.save_for_backward(z, output, *a)
         ctx.save_for_forward(z, output, *a)
 
@@ -115,10 +116,6 @@ class _OperatorSolveReverse(torch.autograd.Function):
         for i, c in zip(places, cotangents[1:], strict=True):
             found[i] = -c
         return None, -cotangents[0], y, *found
-
-
-class _OperatorSolve(_OperatorSolveReverse):
-    """With the rules for forward mode and vmap, which Dynamo refuses to trace."""
 
     @staticmethod
     def jvp(ctx: Any, _: None, dz: Tensor | None, db: Tensor | None, *da: Tensor | None) -> Tensor:

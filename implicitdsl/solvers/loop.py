@@ -76,7 +76,7 @@ def run(method: Iteration, problem: RootProblem, z0: Tensor, a: Inputs) -> Solve
     # F(0) = 0 says nothing of the scale when the root is 0 itself; then tol·‖F(z0)‖ keeps the test reachable
     scale = torch.where(at_zero.isfinite(), at_zero, first).maximum(rule.tol * first)
     if torch.compiler.is_compiling():
-        solved = _run_compiled(method, problem, a, state, rule, first, scale)
+        solved = _run_compiled(method, whole, a, state, rule, first, scale)
     else:
         solved = _run_eagerly(method, whole, problem, a, state, rule, first, scale)
     return solved._replace(z=problem.clip(solved.z))
@@ -182,8 +182,11 @@ def _run_compiled(
     def body(k: Tensor, status: Tensor, best: Tensor, mark: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         kept, fields = rest[:size], rest[size:]
         state = make(*fields)
+        # views made inside: Dynamo lifts attributes of outer tensors (W.mT) as inputs of their own, and refuses aliases
+        inner = tuple(x.view_as(x) for x in a)
+        at = problem.at(inner)
         for _ in range(rule.every):
-            state = method.step(problem, a, state)
+            state = method.step(at, inner, state)
         k = k + rule.every
         look = k % rule.window < rule.every
         found, now, best = judged(state, best, torch.where(look, mark, torch.inf), k)
@@ -191,12 +194,14 @@ def _run_compiled(
         kept = tuple(_where(running, new, old) for new, old in zip(now, kept, strict=True))
         error = method.view(state).error
         mark, best = torch.where(look, best, mark), torch.where(look, error, best)
-        return (k, torch.where(running, found, status), best, mark, *kept, *state)
+        out = (k, torch.where(running, found, status), best, mark, *kept, *state)
+        return tuple(t.contiguous() for t in out)  # while_loop wants the strides of the carries, which are fresh
 
     k = torch.zeros((), dtype=torch.int64, device=first.device)
     status, kept, best = judged(state, first, torch.full_like(first, torch.inf), k)
     size = len(kept)
-    carries = tuple(fresh(t) for t in (k, status, best, first, *kept, *state))
+    token = torch.empty(0, device=first.device)
+    carries = tuple(fresh(t, token, i) for i, t in enumerate((k, status, best, first, *kept, *state)))
     _, status, _, _, *rest = while_loop(unfinished, body, carries)
     kept = list(rest[:size])
     kept[1] = torch.where(status == RUNNING, MAX_ITERATIONS, status)
@@ -208,12 +213,17 @@ def _where(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("implicitdsl::fresh", mutates_args=())
-def fresh(x: Tensor) -> Tensor:
-    """A copy that no compiler pass elides. Inductor (torch 2.13) drops the clone of a tensor that both starts a carry
-    of `while_loop` and is read inside the loop, then overwrites it: silently wrong numbers."""
+def fresh(x: Tensor, token: Tensor, place: int) -> Tensor:
+    """A copy of x for a carry of `while_loop`, which no compiler pass elides or shares with another.
+
+    Inductor (torch 2.13) lets the body of a `while_loop` write into its first carries. It also drops a `clone` whose
+    source is read elsewhere, and merges equal pure calls, so two loops that start from the same zeros would share
+    them: silently wrong numbers. `token`, an empty tensor of this loop alone (`torch.empty` is never merged), and
+    `place`, the carry's number, keep copies apart.
+    """
     return x.clone(memory_format=torch.contiguous_format)
 
 
 @fresh.register_fake
-def _fresh_like(x: Tensor) -> Tensor:
+def _fresh_like(x: Tensor, token: Tensor, place: int) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
