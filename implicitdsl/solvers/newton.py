@@ -83,16 +83,22 @@ class Newton(Iteration):
         if jacobian.ndim == (1 if problem.diagonal else 2):
             jacobian = jacobian.expand(z.shape[0], *jacobian.shape)
         factor = factorise(jacobian, problem.diagonal)
-        singular = factor.is_singular()
-        reach = norm(z).clamp_min(1.0)
-        if torch.compiler.is_compiling() or bool(singular.any()):
-            usable = factor.perturbed(error / reach)
-            direction = usable.solve(f).neg()
-            cap = torch.where(singular, (reach / norm(direction)).clamp_max(1.0), 1.0)
-            direction = direction * cap.unsqueeze(-1)
-        else:
-            direction = factor.solve(f).neg()
+        direction, singular = descent(factor, z, f, error)
         if length is None:
             length = torch.ones_like(error)
         pivots = factor.pivots if factor.pivots is not None else torch.zeros_like(error, dtype=torch.int32)
         return NewtonState(z, f, error, direction, length, singular, factor.lu, pivots)
+
+
+def descent(factor: Factor, z: Tensor, f: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    """The step -J⁻¹ f, and where J is singular (B,).
+
+    In singular rows lost pivots are replaced (`Factor.perturbed`) and the step is at most max(1, ‖z‖) long.
+    """
+    singular = factor.is_singular().expand_as(error)
+    if not torch.compiler.is_compiling() and not bool(singular.any()):
+        return factor.solve(f).neg(), singular
+    reach = norm(z).clamp_min(1.0)
+    direction = factor.perturbed(error / reach).solve(f).neg()
+    cap = torch.where(singular, (reach / norm(direction)).clamp_max(1.0), 1.0)
+    return direction * cap.unsqueeze(-1), singular
