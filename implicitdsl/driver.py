@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import stages
+from .calculus import expand, inline
 from .check import complete
 from .explanation import explain as explain_plan
 from .frontend import Front, Planned, front, nearest, planned_model
@@ -21,6 +22,7 @@ from .ground.errors import SpecError, SpecWarning
 from .ground.render import text as render_text
 from .ground.source import Source
 from .ir.model import Model
+from .ir.nodes import Expr, walk
 from .language import LANGUAGE, Language
 from .planner import analyse_model, plan
 from .syntax.dump import dump_ast, dump_tokens
@@ -211,7 +213,7 @@ def _lower(made: Front, planned: Planned, language: Language, debug: bool, bindi
         elif opaque.name not in given and opaque.path is not None:
             given[opaque.name] = _imported(opaque.path)
     return Layer(
-        model,
+        _expanded(model, language),
         functions=language.function_table,
         lower=recipe.lower,
         sizes=sizes,
@@ -242,6 +244,20 @@ def _sorted_bindings(model: Model, bindings: Mapping[str, Any]) -> tuple[dict[st
         else:
             rest[name] = value
     return sizes, rest
+
+
+def _expanded(model: Model, language: Language) -> Model:
+    """Definitions and outputs with grad, jac, div and hess carried out, for code to be generated from them."""
+    functions = language.function_table
+
+    def carried_out(e: Expr) -> Expr:
+        if not any(x.op in ("grad", "jac", "div", "hess") for x in walk(inline(e, model.definitions))):
+            return e
+        return expand(inline(e, model.definitions), functions)
+
+    definitions = tuple((name, carried_out(value)) for name, value in model.definitions)
+    outputs = tuple(replace(o, expr=carried_out(o.expr)) for o in model.outputs)
+    return replace(model, definitions=definitions, outputs=outputs)
 
 
 def _completed(made: Front, model: Model) -> str:
@@ -294,9 +310,9 @@ class Recipe:
 
         model, language = self.planned.model, self.language
         try:
-            texts = [make(model, language.function_table, {}, ()).text]
+            texts = [make(_expanded(model, language), language.function_table, {}, ()).text]
         except KeyError:  # a dimension that no tensor shows
-            texts = [make(model, language.function_table, {}, dimensions(model)).text]
+            texts = [make(_expanded(model, language), language.function_table, {}, dimensions(model)).text]
         for part in self.planned.plan.blocks:
             write = self._family(part.block.sentence, "source")
             texts.append(write(part, language))

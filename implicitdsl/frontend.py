@@ -23,6 +23,7 @@ DEBUG = "IMPLICITDSL_DEBUG"
 """The environment variable under which internal errors propagate instead of becoming IMP999."""
 
 _REQUEST = "this is a fault of implicitdsl, not of the spec: please report it with the spec"
+_SENTENCES = {"sde": "stochastic differential equations", "pde": "partial differential equations"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def planned_model(model: Model, language: Language, found: list[Diagnostic]) -> 
     for block in model.blocks:
         family = next((f for f in language.families if f.sentence == block.sentence), None)
         if family is None or family.lower is None:
-            what = "this sentence" if family is None else family.title
+            what = _SENTENCES.get(block.sentence, "this sentence") if family is None else family.title
             found.append(Diagnostic("IMP910", f"not lowered yet: {what}", block.span, model.source))
     owned = {f.sentence for f in language.families if f.methods}
     if any(block.sentence not in owned for block in model.blocks):

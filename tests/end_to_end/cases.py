@@ -19,6 +19,7 @@ class Case:
     reference: Callable[..., Tensor | tuple[Tensor, ...]]
     sizes: dict[str, int] = field(default_factory=dict)
     functions: Callable[[], dict[str, nn.Module | Callable[..., Tensor]]] = dict
+    layer: str | None = None
     inside: Callable[[Sequence[Tensor]], list[Tensor]] = list  # moves random inputs to where a solution exists
 
 
@@ -135,6 +136,44 @@ class Cell(nn.Module):
 
     def forward(self, z: Tensor, x: Tensor) -> Tensor:
         return torch.tanh(self.inner(z) + self.outer(x))
+
+
+def kepler(layer: nn.Module, M: Tensor, e: Tensor) -> Tensor:
+    return newton(lambda E: E - e * torch.sin(E) - M, M)
+
+
+def lyapunov(layer: nn.Module, Q: Tensor) -> Tensor:
+    return fixed_point(lambda P: layer.A @ P @ layer.A.T + Q, torch.zeros_like(Q))
+
+
+def stacked(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    u = fixed_point(lambda u: torch.tanh(mv(layer.A, u) + x), torch.zeros_like(x))
+    return u, fixed_point(lambda v: torch.tanh(mv(layer.B, v) + u), torch.zeros_like(x))
+
+
+def sublayer(layer: nn.Module, x: Tensor) -> Tensor:
+    return mv(layer.C, tanh(layer.inner, mv(layer.U, x)))
+
+
+def least_squares(layer: nn.Module, y: Tensor) -> Tensor:
+    """A line through five points, by the normal equations."""
+    t = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0], dtype=y.dtype)
+    A = torch.stack((torch.ones_like(t), t), dim=1)
+    return mv(torch.linalg.inv(A.T @ A) @ A.T, y)
+
+
+def square_root(layer: nn.Module, A: Tensor) -> Tensor:
+    """Newton's iteration for the principal square root (Denman & Beavers)."""
+    X = A @ A.mT + torch.eye(2, dtype=A.dtype)
+    Y, Z = X, torch.eye(2, dtype=A.dtype).expand_as(X)
+    for _ in range(12):
+        Y, Z = (Y + torch.linalg.inv(Z)) / 2, (Z + torch.linalg.inv(Y)) / 2
+    return Y
+
+
+def curvature(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    z = newton(lambda z: 2 * z + torch.tanh(z) - x, torch.zeros_like(x))
+    return z, torch.diag_embed(3 - torch.tanh(z) ** 2)
 
 
 def _unit(inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -339,5 +378,103 @@ layer Indexed():
 """,
         ((2,),),
         indexed,
+    ),
+    Case(
+        "kepler",
+        """
+layer Kepler():
+  given M in R, e in R
+  find E in R such that M = E - e sin(E)
+""",
+        ((), ()),
+        kepler,
+        inside=lambda i: [i[0], 0.7 * torch.sigmoid(i[1])],
+    ),
+    Case(
+        "lyapunov",
+        """
+layer Lyapunov(n):
+  given Q in R^(n, n)
+  param A in SpectralBall(n, 0.8)
+  find P in R^(n, n) such that P = A P A^T + Q
+""",
+        ((2, 2),),
+        lyapunov,
+        {"n": 2},
+    ),
+    Case(
+        "two blocks",
+        """
+layer Stacked(n):
+  given x in R^n
+  param A in SpectralBall(n, 0.8)
+        B in SpectralBall(n, 0.8)
+  find u in R^n such that u = tanh(A u + x)
+  find v in R^n such that v = tanh(B v + u)
+  return u, v
+""",
+        ((3,),),
+        stacked,
+        {"n": 3},
+    ),
+    Case(
+        "sublayer",
+        """
+layer Inner(n):
+  given x in R^n
+  param W in SpectralBall(n, 0.8)
+  find z in R^n such that z = tanh(W z + x)
+
+layer Outer(n, m):
+  given x in R^m
+  param U in R^(n, m)
+        C in R^(m, n)
+  let inner = Inner(n)
+  return C inner(U x)
+""",
+        ((2,),),
+        sublayer,
+        {"n": 3, "m": 2},
+        layer="Outer",
+    ),
+    Case(
+        "least squares",
+        """
+layer Line():
+  given y in R^5
+  find c in R^2 such that
+    c[0] = y[0]
+    c[0] + c[1] = y[1]
+    c[0] + 2 c[1] = y[2]
+    c[0] + 3 c[1] = y[3]
+    c[0] + 4 c[1] = y[4]
+  using levenberg_marquardt
+""",
+        ((5,),),
+        least_squares,
+    ),
+    Case(
+        "square root",
+        """
+layer Root(n):
+  given A in R^(n, n)
+  find X in PD(n) such that X X = A A^T + I(n)
+""",
+        ((2, 2),),
+        square_root,
+        {"n": 2},
+    ),
+    Case(
+        "curvature",
+        """
+layer Curvature(n):
+  given x in R^n
+  where E(z) = ||z||^2 + sum(log(exp(z) + exp(-z))) - x^T z
+  find z in R^n such that grad(E(z), z) = 0
+  return z, H = hess(E(z), z)
+""",
+        ((3,),),
+        curvature,
+        {"n": 3},
     ),
 )

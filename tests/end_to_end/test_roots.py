@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("error::implicitdsl.ConvergenceWarning")
 def build(case: Case, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, list[Tensor]]:
     """The layer with materialised parameters, and a batch of inputs that have a solution."""
     torch.manual_seed(1)
-    layer = imp.compile(case.text, **case.sizes, **case.functions())
+    layer = imp.compile(case.text, layer=case.layer, **case.sizes, **case.functions())
     inputs = case.inside([torch.randn(4, *shape, dtype=torch.float64) for shape in case.inputs])
     layer = layer.to(torch.float64)
     with torch.no_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -166,14 +166,16 @@ class EquilibriumBlock:
         assert recipe.solver is not None
         z0 = self._start(values, a, rows, start)
         bound = Opaques({name: functions[name] for name in recipe.system.opaques})
-        problem = self._problem(a, bound, z0) if bound else _closed(recipe, z0)
-        extra = problem.extra if isinstance(problem, _Opened) else ()
-        plain = problem.problem if isinstance(problem, _Opened) else problem
-        solver = recipe.solver if recipe.regions.free else Inside(recipe.solver, recipe.regions)
-        every, backward, failures = (*a, *extra), recipe.backward, recipe.failures
+        made = self._opened(a, bound, z0) if bound else _closed(recipe, z0)
+        solver = recipe.solver
+        if made.misfit is not None:
+            solver = LeastSquares(solver, made.misfit)
+        if not recipe.regions.free:
+            solver = Inside(solver, recipe.regions)
+        every, backward, failures = (*a, *made.extra), recipe.backward, recipe.failures
         if isinstance(backward, Implicit):
-            return implicit_solve(plain, solver, z0, every, backward=backward, failures=failures)
-        return backward.solve(plain, solver, z0, every, failures)
+            return implicit_solve(made.problem, solver, z0, every, backward=backward, failures=failures)
+        return backward.solve(made.problem, solver, z0, every, failures)
 
     def _start(self, values: Mapping[str, Tensor], a: Inputs, rows: int, start: Mapping[str, Tensor] | None) -> Tensor:
         """(B, N), detached: a warm start, the expression of `start`, or what the sets say."""
@@ -186,11 +188,10 @@ class EquilibriumBlock:
             return torch.where(z0.isfinite(), z0, recipe.regions.start(like))
         if recipe.start is not None:
             z0 = self._call(recipe.start, {k: v.detach() for k, v in values.items()}, {})
-            z0 = z0.unsqueeze(-1) if z0.dim() < 2 and size == 1 else z0
-            return z0.reshape(-1, z0[0].numel() if z0.dim() > 1 else size).expand(rows, size).clone()
+            return z0.expand(rows, size).clone()
         return recipe.regions.start(like.detach()).expand(rows, size).clone()
 
-    def _problem(self, a: Inputs, bound: Opaques, z0: Tensor) -> _Opened:
+    def _opened(self, a: Inputs, bound: Opaques, z0: Tensor) -> _Made:
         """The problem with bound functions: their parameters and their noise are further inputs."""
         recipe = self.recipe
         residual = recipe.program["residual"]
@@ -198,10 +199,12 @@ class EquilibriumBlock:
         self._probe(a, bound, z0)
         noise = self._noise(bound, lambda *fs: residual(z0, *a, *fs))
         tensors = () if noise is None else tuple(noise.tensors)
-        ranks = () if noise is None else tuple(noise.ranks)
+        noise_ranks = () if noise is None else tuple(noise.ranks)
         inner, count = len(a), len(parameters)
 
-        def opened(name: str) -> Callable[..., Tensor]:
+        def opened(name: str) -> Callable[..., Tensor] | None:
+            if name not in recipe.program:
+                return None
             generated = recipe.program[name]
 
             def evaluate(z: Tensor, *every: Tensor) -> Tensor:
@@ -210,17 +213,12 @@ class EquilibriumBlock:
 
             return evaluate
 
-        lower, upper = recipe.regions.box(z0)
-        made = RootProblem(
-            residual=opened("residual"),
-            step=opened("step") if "step" in recipe.program else None,
-            ranks=(*recipe.ranks, *(p.dim() for p in parameters), *ranks),
-            diagonal=recipe.diagonal,
-            affine=recipe.affine,
-            lower=lower,
-            upper=upper,
+        ranks = (*recipe.ranks, *(p.dim() for p in parameters), *noise_ranks)
+        problem = _problem(recipe, z0, ranks, residual=opened("residual"), step=opened("step"))
+        misfit = opened("misfit")
+        return _Made(
+            problem, (*parameters, *tensors), None if misfit is None else replace(problem, residual=misfit, step=None)
         )
-        return _Opened(made, (*parameters, *tensors))
 
     def _noise(self, bound: Opaques, evaluate: Callable[..., Tensor]) -> Noise | None:
         """What the functions draw in this call; None where they draw nothing."""
@@ -287,27 +285,51 @@ def report(solved: Solved, batch: int | None, methods: Sequence[str]) -> Report:
 
 
 @dataclass(frozen=True)
-class _Opened:
+class _Made:
+    """The problem whose root is the solution; inputs beyond those of the equations; the misfit of least squares."""
+
     problem: RootProblem
-    extra: tuple[Tensor, ...]
+    extra: tuple[Tensor, ...] = ()
+    misfit: RootProblem | None = None
 
 
-def _closed(recipe: Recipe, like: Tensor) -> RootProblem:
-    """The problem of a system in which every function is one of the language."""
-    program = recipe.program
+@dataclass(frozen=True)
+class LeastSquares(Solver):
+    """Runs `inner` on the equations themselves; the problem it is given is only differentiated."""
+
+    inner: Solver
+    misfit: RootProblem
+
+    def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
+        return self.inner.solve(self.misfit, z0, a)._replace(factor=None)
+
+
+def _problem(recipe: Recipe, like: Tensor, ranks: tuple[int, ...], **callables: Any) -> RootProblem:
     lower, upper = recipe.regions.box(like)
     return RootProblem(
+        **callables, ranks=ranks, diagonal=recipe.diagonal, affine=recipe.affine, lower=lower, upper=upper
+    )
+
+
+def _closed(recipe: Recipe, like: Tensor) -> _Made:
+    """The problem of a system in which every function is one of the language."""
+    program = recipe.program
+    problem = _problem(
+        recipe,
+        like,
+        recipe.ranks,
         residual=program["residual"],
         step=_optional(program, "step"),
         jacobian=_optional(program, "jacobian"),
         pullback=_optional(program, "pullback"),
         vjp_inputs=_pull_inputs(program),
-        ranks=recipe.ranks,
-        diagonal=recipe.diagonal,
-        affine=recipe.affine,
-        lower=lower,
-        upper=upper,
     )
+    if "misfit" not in program:
+        return _Made(problem)
+    misfit = _problem(
+        recipe, like, recipe.ranks, residual=program["misfit"], jacobian=_optional(program, "misfit_jacobian")
+    )
+    return _Made(problem, (), misfit)
 
 
 def _optional(program: Program, name: str) -> Callable[..., Any] | None:

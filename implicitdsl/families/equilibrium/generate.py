@@ -23,7 +23,8 @@ class Written:
 
     `residual` and `step` take (z, *a, *opaques, *dims), `jacobian` and `pullback` too, `pull_inputs` takes u after z;
     `invariants` takes (*outer, *outer_opaques, *dims). `a` are the inputs of the system by name, hoisted ones included.
-    `start` takes (*start_inputs, *dims).
+    `start` takes (*start_inputs, *dims). With more equations than unknowns `misfit` and `misfit_jacobian` are those of
+    the equations, and `residual` is the stationarity of their sum of squares.
     """
 
     text: str
@@ -33,8 +34,6 @@ class Written:
     outer_opaques: tuple[str, ...]
     hoisted: tuple[Expr, ...]
     start: tuple[Expr, ...] | None
-    functions: frozenset[str]
-    packing: Packing
 
 
 def write(
@@ -47,8 +46,32 @@ def write(
     start: Expr | None = None,
 ) -> Written:
     """Generate everything about a system. `diagonal`: every entry of the residual holds its own unknown only."""
+    misfit = None if is_square(system) else system.residual
+    if misfit is not None:
+        system = stationary(system, functions)
     writer = _Writer(system, functions, sizes, tuple(dims), diagonal)
-    return writer.all(start)
+    return writer.all(start, misfit)
+
+
+def is_square(system: System) -> bool:
+    """Whether there are as many equations as unknowns; more of them are least squares."""
+    return _count(system.residual) == _count(system.unknowns)
+
+
+def _count(values: Sequence[Expr]) -> Dim:
+    total = Dim.of(0)
+    for value in values:
+        total = total + size_of(value.shape)
+    return total
+
+
+def stationary(system: System, functions: Functions) -> System:
+    """(∂F/∂u)ᵀ F = 0 for the unknowns u of F: what determines the solution, and its derivative, of least squares."""
+    totals = [build.zeros(u.shape) for u in system.unknowns]
+    for f in system.residual:
+        found = vjp(f, f, system.unknowns, functions)
+        totals = [build.add(t, g) for t, g in zip(totals, found, strict=True)]
+    return System(system.unknowns, tuple(totals), None, system.hoisted)
 
 
 class _Writer:
@@ -64,7 +87,7 @@ class _Writer:
         self.opaques = opaques_of(*roots)
         self.texts: dict[str, str] = {}
 
-    def all(self, start: Expr | None) -> Written:
+    def all(self, start: Expr | None, misfit: tuple[Expr, ...] | None) -> Written:
         system = self.system
         outer_roots = [e for _, e in system.hoisted]
         outer = _ordered(outer_roots)
@@ -78,10 +101,14 @@ class _Writer:
             self.put_jacobian()
             self.put_pullback()
             self.put_pull_inputs()
+        if misfit is not None:
+            self.put_packed("misfit", misfit)
+            if not self.opaques:
+                self.put_matrix("misfit_jacobian", self._jacobian(misfit))
         begin: tuple[Expr, ...] | None = None
         if start is not None:
             begin = _ordered([start])
-            self.put("start", begin, [start], ())
+            self.put("start", begin, [self._start(start)], ())
         return Written(
             "\n\n".join(self.texts.values()),
             self.inputs,
@@ -90,9 +117,13 @@ class _Writer:
             outer_opaques,
             tuple(s for s, _ in system.hoisted),
             begin,
-            frozenset(self.texts),
-            self.state,
         )
+
+    def _start(self, start: Expr) -> Expr:
+        """A first iterate (N,): a scalar for all entries, or the first unknown's, the others at zero."""
+        if not start.rank:
+            return build.fill(start, self.state.vector.shape)
+        return join([start, *(build.zeros(u.shape) for u in self.system.unknowns[1:])])
 
     def put(
         self, name: str, inputs: Sequence[Expr], values: Sequence[Expr], opaques: Sequence[str], doc: str = ""
@@ -122,10 +153,12 @@ class _Writer:
         return text if len(text) < 100 else ""
 
     def put_jacobian(self) -> None:
-        matrix = self._diagonal() if self.diagonal else self._jacobian()
+        self.put_matrix("jacobian", self._diagonal() if self.diagonal else self._jacobian(self.system.residual))
+
+    def put_matrix(self, name: str, matrix: Expr | None) -> None:
         if matrix is not None:
-            self.texts["jacobian"] = generate(
-                "jacobian",
+            self.texts[name] = generate(
+                name,
                 (self.state.vector, *self.inputs),
                 [matrix],
                 self.functions,
@@ -138,10 +171,10 @@ class _Writer:
         (unknown,), (residual,) = self.system.unknowns, self.system.residual
         return join([linearize(residual, {unknown: build.ones(unknown.shape)}, self.functions)])
 
-    def _jacobian(self) -> Expr | None:
+    def _jacobian(self, residuals: Sequence[Expr]) -> Expr | None:
         """∂F/∂z (N, N), assembled from the blocks ∂Fᵢ/∂uⱼ; None where one has no closed form."""
         rows: list[Expr] = []
-        for residual in self.system.residual:
+        for residual in residuals:
             blocks: list[Expr] = []
             for unknown in self.system.unknowns:
                 block = jacobian(residual, unknown, self.functions)
@@ -199,11 +232,3 @@ class _Writer:
 def _ordered(roots: Sequence[Expr], exclude: Sequence[Expr] = ()) -> tuple[Expr, ...]:
     """The symbols of expressions by name."""
     return tuple(sorted((s for s in symbols(*roots) if s not in exclude), key=lambda s: s.name))
-
-
-def total_size(system: System) -> Dim:
-    """How many numbers are unknown."""
-    total = Dim.of(0)
-    for u in system.unknowns:
-        total = total + size_of(u.shape)
-    return total

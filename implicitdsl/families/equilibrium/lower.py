@@ -113,9 +113,8 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
     by_node = {s.node: s for s in part.block.unknowns}
     shapes = [tuple(d.evaluate(sizes) for d in u.shape) for u in system.unknowns]
     unknowns = tuple((u.name, shape) for u, shape in zip(system.unknowns, shapes, strict=True))
-    regions = Regions([region(by_node[u].set, shape) for u, shape in zip(system.unknowns, shapes, strict=True)])
-    if part.block.wishes.start == "zeros":
-        regions = regions.from_zeros()
+    each = [region(by_node[u].set, shape) for u, shape in zip(system.unknowns, shapes, strict=True)]
+    regions = Regions(each, at_zero=part.block.wishes.start == "zeros")
     title = model.name or "layer"
     line = model.source.position(part.block.equations[0].span.start)[0]
     policy = part.block.wishes.on_failure or "warn"

@@ -21,7 +21,7 @@ _OUTSIDE = int(Outcome.OUTSIDE)
 
 @dataclass(frozen=True)
 class Region:
-    """The set of one unknown: `lo`, `hi` bound every entry, `start` is an element of its shape (numbers)."""
+    """The set of one unknown: `lo`, `hi` bound every entry."""
 
     set: sets.Parametrization | None  # None: all of R^…
     shape: tuple[int, ...]
@@ -32,21 +32,21 @@ class Region:
     def size(self) -> int:
         return math.prod(self.shape)
 
-    def start(self, like: Tensor) -> Tensor:
+    def start(self) -> Tensor:
         """An element of the set, flattened: zeros if they belong to it, the middle of an interval, 1 on a half-line."""
+        zeros = torch.zeros(self.shape, dtype=torch.float64)
         if self.set is None:
-            return like.new_zeros(self.size)
+            return zeros.flatten()
         if math.isfinite(self.lo) and math.isfinite(self.hi):
-            return like.new_full((self.size,), (self.lo + self.hi) / 2)
+            return zeros.flatten() + (self.lo + self.hi) / 2
         if math.isfinite(self.lo):
-            return like.new_ones(self.size)
-        zeros = like.new_zeros(self.shape)
-        if bool(self.set.contains(zeros)):
+            return zeros.flatten() + 1
+        if bool(self.set.contains(zeros).all()):
             return zeros.flatten()
         if len(self.shape) == 2 and self.shape[0] >= self.shape[1]:
-            return torch.eye(*self.shape, dtype=like.dtype, device=like.device).flatten()
-        mean = torch.full(self.shape, 1 / max(self.shape[-1], 1), dtype=like.dtype, device=like.device)
-        return (mean if bool(self.set.contains(mean)) else mean * self.shape[-1] ** 0.5).flatten()
+            return torch.eye(*self.shape, dtype=torch.float64).flatten()
+        mean = zeros + 1 / max(self.shape[-1], 1)
+        return (mean if bool(self.set.contains(mean).all()) else mean * self.shape[-1] ** 0.5).flatten()
 
 
 def region(info: SetInfo, shape: tuple[int, ...]) -> Region:
@@ -64,23 +64,16 @@ def region(info: SetInfo, shape: tuple[int, ...]) -> Region:
 class Regions:
     """The sets of all unknowns, packed as the unknowns are."""
 
-    def __init__(self, regions: Sequence[Region]) -> None:
+    def __init__(self, regions: Sequence[Region], *, at_zero: bool = False) -> None:
         self.regions = tuple(regions)
-        self.at_zero = False
         self.free = all(r.set is None for r in self.regions)
-
-    def from_zeros(self) -> Regions:
-        """The same with every solve started at zero."""
-        made = Regions(self.regions)
-        made.at_zero = True
-        return made
+        self.size = sum(r.size for r in self.regions)
+        starts = torch.cat([r.start() for r in self.regions])
+        self._start = None if at_zero or not bool(starts.any()) else starts
 
     def start(self, like: Tensor) -> Tensor:
         """(N,)."""
-        if self.at_zero:
-            return like.new_zeros(sum(r.size for r in self.regions))
-        parts = [r.start(like) for r in self.regions]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return like.new_zeros(self.size) if self._start is None else self._start.to(like)
 
     def box(self, like: Tensor) -> tuple[float | Tensor | None, float | Tensor | None]:
         """Lower and upper bounds, numbers where they are the same for all entries, None where there are none."""
