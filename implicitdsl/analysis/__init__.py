@@ -8,6 +8,7 @@ from .context import Bound, Context, context
 from .diagnose import diagnose
 from .equivalents import squared_norms, symmetric
 from .normal import normal_form
+from .splitting import Splitting, splitting
 from .structure import explicit_equations, split
 
 __all__ = [
@@ -16,12 +17,14 @@ __all__ = [
     "Bound",
     "Bounds",
     "Context",
+    "Splitting",
     "analyse",
     "context",
     "diagnose",
     "explicit_equations",
     "normal_form",
     "split",
+    "splitting",
     "squared_norms",
     "symmetric",
 ]

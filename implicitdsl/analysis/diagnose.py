@@ -33,6 +33,7 @@ def diagnose(analysis: Analysis) -> list[Diagnostic]:
     for part in analysis.blocks:
         if part.block.sentence == "root" and part.system is not None:
             found += _contraction(part, model)
+            found += _monotone(part, model)
             found += _memory(part, analysis)
             found += _roughness(part, analysis)
     return found
@@ -54,6 +55,17 @@ def _relying(block: Block) -> Options | None:
         if options is not None and options.method in CONTRACTIVE[role]:
             return options
     return None
+
+
+def _monotone(part: BlockFacts, model: Model) -> list[Diagnostic]:
+    """Operator splitting where it may not converge."""
+    options, fact = part.block.wishes.forward, part.fact("monotone")
+    if options is None or options.method != "peaceman_rachford" or fact is None or fact.value is not None:
+        return []
+    message = "peaceman_rachford relies on a strongly monotone equation, which is not provable here"
+    span = options.span or _place(part.block)
+    remedy = "`param W in Monotone(n, 0.1)` in `z = relu(W z + h)`, or `using newton`"
+    return [Diagnostic("IMP401", message, span, model.source, Level.WARNING, notes=fact.proof, help=remedy)]
 
 
 def _contraction(part: BlockFacts, model: Model) -> list[Diagnostic]:

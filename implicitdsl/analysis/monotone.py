@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 
-from implicitdsl.ground.facts import Fact, Monotone
-from implicitdsl.ir.nodes import Expr, depends
+from implicitdsl.ground.facts import Fact
+from implicitdsl.ir.nodes import Expr
 from implicitdsl.ir.plan import System
 from implicitdsl.ir.printer import show
 
 from .bounds import Bounds
 from .context import Bound, Context
 from .norms import number
+from .splitting import splitting
 from .terms import terms
 
 
@@ -63,41 +64,24 @@ def _is_square(e: Expr) -> bool:
 
 def monotone(system: System, context: Context) -> Fact:
     """`monotone`: the margin m > 0, or None and what is missing."""
-    if not system.step or len(system.unknowns) != 1 or system.unknowns[0].rank != 1:
-        return Fact("monotone", None, ("not one vector equation z = σ(A z + h)",))
-    z, step = system.unknowns[0], system.step[0]
-    function = context.functions.get(step.name) if step.op == "call" and len(step.args) == 1 else None
-    if function is None or not function.elementwise:
-        return Fact("monotone", None, (f"{show(step)} is not σ(A {show(z)} + h)",))
-    if function.monotone is not Monotone.INCREASING or function.lipschitz is None or function.lipschitz > 1.0:
-        return Fact("monotone", None, (f"{function.name} is not nondecreasing with slope at most 1",))
-    coefficient = linear_coefficient(step.args[0], z)
-    if coefficient is None:
-        return Fact("monotone", None, (f"{show(step.args[0])} is not A {show(z)} + h",))
+    parts = splitting(system, context.functions)
+    if parts is None:
+        why = "not one vector equation z = σ(A z + h) with σ nondecreasing and of slope at most 1"
+        return Fact("monotone", None, (why,))
     bounds = Bounds(context)
-    top = top_eigenvalue(coefficient, bounds)
+    top = top_eigenvalue(parts.weight, bounds)
     margin = 1.0 - top.value
     if not math.isfinite(margin):
         return Fact("monotone", None, top.because)
     if margin <= 0.0:
-        return Fact("monotone", None, (*top.because, f"only I − {show(coefficient)} ⪰ {margin:.6g} I is known"))
+        return Fact("monotone", None, (*top.because, f"only I − {show(parts.weight)} ⪰ {margin:.6g} I is known"))
+    slope = context.functions[parts.activation].lipschitz
     return Fact(
         "monotone",
         margin,
         (
-            f"{function.name} is nondecreasing with slope at most {number(function.lipschitz)}",
+            f"{parts.activation} is nondecreasing with slope at most {number(slope or 1.0)}",
             *top.because,
             "so the equation is strongly monotone: exactly one solution",
         ),
     )
-
-
-def linear_coefficient(e: Expr, z: Expr) -> Expr | None:
-    """A, if e = A z + h is written with one product `A z`."""
-    varying = [(c, t) for c, t in terms(e) if depends(t, {z})]
-    if len(varying) != 1 or varying[0][0] != 1.0:
-        return None
-    term = varying[0][1]
-    if term.op != "matmul" or term.args[1] is not z or depends(term.args[0], {z}):
-        return None
-    return term.args[0]

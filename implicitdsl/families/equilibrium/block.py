@@ -26,6 +26,7 @@ from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import Solved
 
+from .proximal import stepped
 from .roots import Inside, Regions
 
 Backward = Implicit | Phantom | Unrolled
@@ -47,7 +48,8 @@ class Recipe:
     """All that is known of a block before tensors come.
 
     `system` names the inputs of residual and step with their core ranks; `invariants` is computed before and gives
-    `hoisted`; `start` gives the first iterate. `unknowns` are names and shapes, in packing order.
+    `hoisted`; `start` gives the first iterate. `unknowns` are names and shapes, in packing order. `activation` is the σ
+    of z = σ(W z + h), where operator splitting needs it.
     """
 
     program: Program
@@ -59,6 +61,7 @@ class Recipe:
     hoisted: tuple[str, ...]
     start: Call | None
     explicit: bool
+    activation: str | None
     diagonal: bool
     affine: bool
     solver: Solver | None
@@ -323,6 +326,8 @@ def _closed(recipe: Recipe, like: Tensor) -> _Made:
         jacobian=_optional(program, "jacobian"),
         pullback=_optional(program, "pullback"),
         vjp_inputs=_pull_inputs(program),
+        proximal=_optional(program, "proximal"),
+        activation=None if recipe.activation is None else stepped(recipe.activation, program["activation"]),
     )
     if "misfit" not in program:
         return _Made(problem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from implicitdsl.analysis import Splitting
 from implicitdsl.calculus import jacobian, linearize, vjp
 from implicitdsl.ir import build
 from implicitdsl.ir.dims import Dim, size_of
@@ -44,13 +45,16 @@ def write(
     *,
     diagonal: bool = False,
     start: Expr | None = None,
+    split: Splitting | None = None,
 ) -> Written:
-    """Generate everything about a system. `diagonal`: every entry of the residual holds its own unknown only."""
+    """Generate everything about a system. `diagonal`: every entry of the residual holds its own unknown only; `split`:
+    its parts, where operator splitting needs them.
+    """
     misfit = None if is_square(system) else system.residual
     if misfit is not None:
         system = stationary(system, functions)
     writer = _Writer(system, functions, sizes, tuple(dims), diagonal)
-    return writer.all(start, misfit)
+    return writer.all(start, misfit, split)
 
 
 def is_square(system: System) -> bool:
@@ -87,7 +91,7 @@ class _Writer:
         self.opaques = opaques_of(*roots)
         self.texts: dict[str, str] = {}
 
-    def all(self, start: Expr | None, misfit: tuple[Expr, ...] | None) -> Written:
+    def all(self, start: Expr | None, misfit: tuple[Expr, ...] | None, split: Splitting | None) -> Written:
         system = self.system
         outer_roots = [e for _, e in system.hoisted]
         outer = _ordered(outer_roots)
@@ -101,6 +105,10 @@ class _Writer:
             self.put_jacobian()
             self.put_pullback()
             self.put_pull_inputs()
+        if split is not None and not self.opaques:
+            self.put("proximal", self.inputs, [split.weight, split.offset], ())
+            s = sym("s", Role.BOUND, split.offset.shape)
+            self.put("activation", (s,), [build.call(split.activation, (s,), s.shape)], ())
         if misfit is not None:
             self.put_packed("misfit", misfit)
             if not self.opaques:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from implicitdsl.analysis import Splitting, splitting
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.implicit import Implicit
 from implicitdsl.backward.inexact import Phantom, Unrolled
@@ -60,7 +61,15 @@ def _write(part: BlockPlan, language: Language, sizes: Mapping[str, int], dims: 
     assert part.system is not None, "a block without a normal form does not pass the checker"
     wish = part.block.wishes.start
     start = wish if isinstance(wish, Expr) else None
-    return write(part.system, language.function_table, sizes, dims, diagonal=_is_diagonal(part), start=start)
+    functions, split = language.function_table, _splitting(part, language)
+    return write(part.system, functions, sizes, dims, diagonal=_is_diagonal(part), start=start, split=split)
+
+
+def _splitting(part: BlockPlan, language: Language) -> Splitting | None:
+    """The parts of z = σ(W z + h), if a solver of the plan takes them."""
+    if part.system is None or all(c.method != "peaceman_rachford" for c in part.forward):
+        return None
+    return splitting(part.system, language.function_table)
 
 
 def _is_diagonal(part: BlockPlan) -> bool:
@@ -130,6 +139,7 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         hoisted=tuple(map(_key, written.hoisted)),
         start=None if written.start is None else Call("start", tuple(map(_key, written.start))),
         explicit=explicit,
+        activation=None if (split := _splitting(part, language)) is None else split.activation,
         diagonal=_is_diagonal(part),
         affine=affine,
         solver=None if explicit else _solver(part.forward, language),
