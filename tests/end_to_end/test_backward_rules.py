@@ -69,3 +69,31 @@ def test_forward_mode_agrees_with_reverse_mode(backward: str) -> None:
     x = x.detach()[0]
     forward, reverse = torch.func.jacfwd(layer)(x), torch.func.jacrev(layer)(x)
     torch.testing.assert_close(forward, reverse, rtol=1e-6, atol=1e-6)
+
+
+MONOTONE = """layer MonDeq(n, m):
+  given x in R^m
+  param W in Monotone(n, 0.1)
+        U in R^(n, m)
+  find z in R^n such that z = {sigma}(W z + U x)
+  using {forward}
+"""
+
+
+@pytest.mark.parametrize("sigma", ["relu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("forward", ["peaceman_rachford", "peaceman_rachford(alpha=0.5)", "peaceman_rachford(alpha=2)"])
+def test_monotone_equilibria_agree_with_newton(sigma: str, forward: str) -> None:
+    torch.manual_seed(0)
+    layer = imp.compile(MONOTONE.format(sigma=sigma, forward=forward), n=6, m=3).double()
+    other = imp.compile(MONOTONE.format(sigma=sigma, forward="newton"), n=6, m=3).double()
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.mul_(3)
+    other.load_state_dict(layer.state_dict())
+    x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    a, b = layer.solve(x), other.solve(x)
+    assert a.report.converged.all()
+    torch.testing.assert_close(a.value, b.value, rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        torch.autograd.grad(a.value.sum(), x)[0], torch.autograd.grad(b.value.sum(), x)[0], rtol=1e-8, atol=1e-9
+    )
