@@ -11,8 +11,6 @@ text.
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +25,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "compile": "driver",
     "load": "driver",
+    "check": "driver",
     "explain": "driver",
     "Diagnostic": "ground.diagnostics",
     "SpecError": "ground.errors",
@@ -68,18 +67,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Face(ModuleType):
-    """`implicitdsl.check` is the function, although importing the room of that name would make it the attribute."""
-
-    @property
-    def check(self) -> Any:
-        return importlib.import_module(f"{__name__}.driver").check
-
-    @check.setter
-    def check(self, room: ModuleType) -> None:
-        pass
-
-
-sys.modules[__name__].__class__ = _Face

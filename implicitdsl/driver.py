@@ -12,10 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import stages
 from .calculus import expand, inline
-from .check import complete
-from .explanation import explain as explain_plan
+from .calculus.rules import OPERATORS
 from .frontend import Front, Planned, front, nearest, planned_model
 from .ground.diagnostics import Diagnostic, Level
 from .ground.errors import SpecError, SpecWarning
@@ -25,7 +23,6 @@ from .ir.model import Model
 from .ir.nodes import Expr, walk
 from .language import LANGUAGE, Language
 from .planner import analyse_model, plan
-from .syntax.dump import dump_ast, dump_tokens
 from .syntax.parser import parse
 
 if TYPE_CHECKING:
@@ -120,6 +117,8 @@ def explain(subject: Any, layer: str | None = None, format: str = "text", *, lan
     made = front(subject if isinstance(subject, Source) else _read(subject), language)
     if made.failed:
         raise _error(made.diagnostics)
+    from .explanation import explain as explain_plan
+
     chosen = list(made.layers.values()) if layer is None else [_pick(made, layer)]
     return "\n".join(explain_plan(p.plan, language.function_table, format) for p in chosen)
 
@@ -129,6 +128,9 @@ def emit(source: Source, stage: str, layer: str | None = None, *, language: Lang
 
     Raises `SpecError` for errors in the spec, ValueError for another stage or a layer that is not there.
     """
+    from . import stages
+    from .syntax.dump import dump_ast, dump_tokens
+
     made = front(source, language)
     if stage == "tokens":
         return dump_tokens(made.parsed.tokens, source)
@@ -251,7 +253,7 @@ def _expanded(model: Model, language: Language) -> Model:
     functions = language.function_table
 
     def carried_out(e: Expr) -> Expr:
-        if not any(x.op in ("grad", "jac", "div", "hess") for x in walk(inline(e, model.definitions))):
+        if not any(x.op in OPERATORS for x in walk(inline(e, model.definitions))):
             return e
         return expand(inline(e, model.definitions), functions)
 
@@ -264,6 +266,8 @@ def _completed(made: Front, model: Model) -> str:
     """The spec with every default spelt out; nothing for a layer of another file, whose tree is not at hand."""
     for layer in made.parsed.program.layers:
         if model.source is made.source and (layer.name.text if layer.name else None) == model.name:
+            from .checking.complete import complete
+
             return complete(layer, model)
     return ""
 
@@ -327,6 +331,8 @@ class Recipe:
 
     def explain(self, form: str = "text") -> str:
         """The derivation."""
+        from .explanation import explain as explain_plan
+
         return explain_plan(self.planned.plan, self.language.function_table, form)
 
 

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from .analysis import Analysis, diagnose
-from .check import check as check_program
+from .checking import check as check_program
 from .ground.diagnostics import Diagnostic
 from .ground.source import Source, Span
 from .ir.model import Model

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from specs import BARE, DECLARED
 
-from implicitdsl.check import check, complete
+from implicitdsl.checking import check
+from implicitdsl.checking.complete import complete
 from implicitdsl.ground.source import Source
 from implicitdsl.ir.dump import dump
 from implicitdsl.ir.model import Model

@@ -39,10 +39,9 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_check_stays_a_function_when_the_room_of_its_name_is_imported() -> None:
-    import implicitdsl.check.layers
+def test_check_stays_a_function_whatever_room_is_imported() -> None:
+    import implicitdsl.checking.layers  # noqa: F401  # for its effect on the package's attributes
 
-    assert implicitdsl.check.layers is not None if hasattr(implicitdsl.check, "layers") else callable(imp.check)
     assert imp.check(BARE)[0].code == "IMP120"
 
 

@@ -8,7 +8,7 @@ from random_expressions import CHECKED, LEAVES, SIZES, Sample, samples, values_o
 from reference_evaluator import evaluate
 
 from implicitdsl.calculus import inline
-from implicitdsl.check import check
+from implicitdsl.checking import check
 from implicitdsl.functions import FUNCTIONS
 from implicitdsl.ground.source import Source
 from implicitdsl.ir.nodes import Expr, walk

@@ -1,6 +1,5 @@
 """Floor 3: names, kinds, shapes and the structure of systems; a syntax tree becomes an `ir.Model`."""
 
-from .complete import complete
 from .layers import Checked, check
 
-__all__ = ["Checked", "check", "complete"]
+__all__ = ["Checked", "check"]
