@@ -121,7 +121,8 @@ class LevenbergMarquardt(Iteration):
         correction = torch.full_like(error, torch.inf)
         if n == m:
             factor = factorise(jacobian, problem.diagonal)
-            lu, singular = factor.lu, factor.is_singular()
+            # compiled loops want no two fields to share their memory
+            lu, singular = factor.lu if factor.pivots is not None else factor.lu.clone(), factor.is_singular()
             pivots = pivots if factor.pivots is None else factor.pivots
             undamped = factor.solve(f).neg()
             usable = ~singular & undamped.isfinite().all(-1)
