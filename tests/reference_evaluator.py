@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from implicitdsl.ir.build import items_of
-from implicitdsl.ir.names import binder_of
+from implicitdsl.ir.names import binder_of, free_names
 from implicitdsl.ir.nodes import Expr
 
 Fn = Callable[..., Tensor]
@@ -99,11 +99,21 @@ def evaluate(
 class _Evaluator:
     def __init__(self, values: Mapping[Expr, Tensor], opaques: Mapping[str, Fn]) -> None:
         self.values, self.opaques = values, opaques
+        self.names: dict[Expr, frozenset[str]] = {}
 
-    def run(self, root: Expr, sizes: dict[str, int]) -> Tensor:
+    def run(
+        self,
+        root: Expr,
+        sizes: dict[str, int],
+        index: str | None = None,
+        outside: Callable[[Expr], Tensor] | None = None,
+    ) -> Tensor:
+        """The value where `index` is bound; what does not depend on it has its value from outside, once."""
         memo: dict[Expr, Tensor] = {}
 
         def value(e: Expr) -> Tensor:
+            if e not in memo and outside is not None and index not in free_names(e, self.names):
+                memo[e] = outside(e)
             if e not in memo:
                 memo[e] = self.values[e] if e in self.values else self.node(e, sizes, value)
                 assert memo[e].shape == tuple(d.evaluate(sizes) for d in e.shape), (e, memo[e].shape)
@@ -115,7 +125,8 @@ class _Evaluator:
         shape = tuple(d.evaluate(sizes) for d in e.shape)
         if e.op in ("sum_for", "stack_for"):
             name, lo, hi = binder_of(e)
-            parts = [self.run(e.args[0], sizes | {name: i}) for i in range(lo.evaluate(sizes), hi.evaluate(sizes))]
+            places = range(lo.evaluate(sizes), hi.evaluate(sizes))
+            parts = [self.run(e.args[0], sizes | {name: i}, name, value) for i in places]
             stacked = torch.stack(parts)
             return stacked.sum(0) if e.op == "sum_for" else stacked
         args = [value(a) for a in e.args]
