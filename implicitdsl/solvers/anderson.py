@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ class Anderson(Iteration):
     depth: int = 5
     damping: float = 1.0
     ridge: float = 1e-10
+
+    measures_start: ClassVar[bool] = True
 
     def rule(self, n: int, dtype: torch.dtype) -> Rule:
         return Rule(tolerance(self.tol, dtype), 2, max(64, 2 * n), self.max_iter)

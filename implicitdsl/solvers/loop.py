@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
+from .eager import run_eagerly
 from .problem import Inputs, RootProblem
 from .verdict import (
     MAX_ITERATIONS,
@@ -20,7 +21,6 @@ from .verdict import (
     bundle,
     leaving,
     norm,
-    solved_status,
     verdict,
 )
 
@@ -40,6 +40,9 @@ class Iteration(Solver):
     tol: float | None = None
     max_iter: int = 1000
 
+    measures_start: ClassVar[bool] = False
+    """The error of the first state is ‖F(z0)‖."""
+
     @abstractmethod
     def rule(self, n: int, dtype: torch.dtype) -> Rule:
         """Tolerance and rhythm for n unknowns."""
@@ -51,6 +54,12 @@ class Iteration(Solver):
     @abstractmethod
     def step(self, problem: RootProblem, a: Inputs, state: Any) -> Any:
         """The next state; costs one evaluation."""
+
+    def advance(self, problem: RootProblem, a: Inputs, state: Any, count: int) -> Any:
+        """`count` steps on."""
+        for _ in range(count):
+            state = self.step(problem, a, state)
+        return state
 
     @abstractmethod
     def view(self, state: Any) -> View:
@@ -64,103 +73,29 @@ def run(method: Iteration, problem: RootProblem, z0: Tensor, a: Inputs) -> Solve
     """Iterate until every row has a verdict. See `Solver.solve` for the criterion.
 
     Rows are independent: each is tested at the same steps whatever its batch mates do, and leaves with the value it
-    had then. Eagerly, finished rows are compacted away once an eighth has left; while `torch.compile` traces, the loop
+    had then. Eagerly, finished rows of a large batch are compacted away; while `torch.compile` traces, the loop
     is one `while_loop` with masks. A row ends as NOT_FINITE (bad at the start), DIVERGED (grew or overflowed), STALLED
     (no progress in a window) or MAX_ITERATIONS.
     """
     rule = method.rule(z0.shape[-1], z0.dtype)
+    rule = rule._replace(tol=max(rule.tol, problem.precision))
     whole, problem = problem, problem.at(a)
     state = method.init(problem, z0, a)
     first = method.view(state).error
-    at_zero = norm(problem.F(torch.zeros_like(z0), a))
-    # F(0) = 0 says nothing of the scale when the root is 0 itself; then tol·‖F(z0)‖ keeps the test reachable
-    scale = torch.where(at_zero.isfinite(), at_zero, first).maximum(rule.tol * first)
     if torch.compiler.is_compiling():
+        scale = _scale(problem, z0, a, first, rule.tol)
         solved = _run_compiled(method, whole, a, state, rule, first, scale)
     else:
-        solved = _run_eagerly(method, whole, problem, a, state, rule, first, scale)
+        known = method.measures_start and not bool(z0.any())
+        scale = first if known else _scale(problem, z0, a, first, rule.tol)
+        solved = run_eagerly(method, whole, a, problem, state, rule, first, scale)
     return solved._replace(z=problem.clip(solved.z))
 
 
-class _Ledger:
-    """Rows that have left an eager run, by their place in the whole batch."""
-
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
-        self.out: list[Tensor] | None = None
-
-    def enter(self, rows: Tensor | None, values: list[Tensor]) -> None:
-        """Write values (one entry a leaving row) at rows; None means the whole batch at once."""
-        if rows is None:
-            self.out = values
-            return
-        if self.out is None:
-            self.out = [v.new_zeros(self.batch, *v.shape[1:]) for v in values]
-        for out, value in zip(self.out, values, strict=True):
-            out.index_copy_(0, rows, value)
-
-
-def _run_eagerly(
-    method: Iteration,
-    whole: RootProblem,
-    problem: RootProblem,
-    a: Inputs,
-    state: Any,
-    rule: Rule,
-    first: Tensor,
-    scale: Tensor,
-) -> Solved:
-    ledger = _Ledger(first.shape[0])
-    rows: Tensor | None = None  # places of the rows still here; None while all are
-    gone: Tensor | None = None  # rows here that have left already but were too few to compact
-    left_before = 0
-    best = first
-    mark = torch.full_like(first, torch.inf)
-    k = due = 0
-    while True:
-        view = method.view(state)
-        bound = rule.tol * torch.maximum(norm(view.z), scale)
-        # where iterates run off to infinity ‖z‖ makes any residual relatively small, so it must have fallen as well
-        done = view.error <= (bound if k == 0 else torch.minimum(bound, 0.9 * first))
-        best = torch.fmin(best, view.error)
-        last = k >= rule.max_iter
-        look = last or k >= due
-        status: Tensor | None = None
-        if look:
-            status = verdict(view, done, bound, first, best, mark, rule)
-            if last:
-                status = torch.where(status == RUNNING, MAX_ITERATIONS, status)
-            done = status != RUNNING
-            due, mark = due + rule.window, best
-            best = view.error
-        over = done if gone is None else done | gone
-        count = int(over.sum())
-        if count > left_before or count == len(over):
-            if status is None:
-                status = solved_status(view, bound, rule.tol)
-            kept = leaving(view, status, k)
-            if count == len(over) and rows is None and gone is None:
-                ledger.enter(None, kept)
-            else:
-                new = (over if gone is None else over & ~gone).nonzero().view(-1)
-                ledger.enter(new if rows is None else rows[new], [t.index_select(0, new) for t in kept])
-            if count == len(over):
-                break
-            if count * 8 >= len(over):
-                stay = (~over).nonzero().view(-1)
-                rows = stay if rows is None else rows[stay]
-                state = type(state)(*(t.index_select(0, stay) for t in state))
-                a = whole.take(a, stay)
-                problem = whole.at(a)
-                first, scale, best, mark = first[stay], scale[stay], best[stay], mark[stay]
-                gone, left_before = None, 0
-            else:
-                gone, left_before = over, count
-        for _ in range(min(rule.every, rule.max_iter - k)):
-            state = method.step(problem, a, state)
-            k += 1
-    assert ledger.out is not None
-    return bundle(ledger.out)
+def _scale(problem: RootProblem, z0: Tensor, a: Inputs, first: Tensor, tol: float) -> Tensor:
+    """‖F(0)‖, for roots near 0; F(0) = 0 says nothing of the scale, then tol·‖F(z0)‖ keeps the test reachable."""
+    at_zero = norm(problem.F(torch.zeros_like(z0), a))
+    return torch.where(at_zero.isfinite(), at_zero, first).maximum(tol * first)
 
 
 def _run_compiled(
@@ -195,7 +130,8 @@ def _run_compiled(
         error = method.view(state).error
         mark, best = torch.where(look, best, mark), torch.where(look, error, best)
         out = (k, torch.where(running, found, status), best, mark, *kept, *state)
-        return tuple(t.contiguous() for t in out)  # while_loop wants the strides of the carries, which are fresh
+        # while_loop wants the strides of the carries, which are fresh, and no carry handed through as it came
+        return tuple(t.clone() if any(t is f for f in fields) else t.contiguous() for t in out)
 
     k = torch.zeros((), dtype=torch.int64, device=first.device)
     status, kept, best = judged(state, first, torch.full_like(first, torch.inf), k)

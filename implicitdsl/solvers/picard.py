@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ class Picard(Iteration):
     max_iter: int = 5000
     damping: float = 1.0
 
+    measures_start: ClassVar[bool] = True
+
     def rule(self, n: int, dtype: torch.dtype) -> Rule:
         # a nilpotent ∂G/∂z carries news by one coordinate a step, so no progress for n steps is no stall yet
         return Rule(tolerance(self.tol, dtype), 3, max(96, 2 * n), self.max_iter)
@@ -42,6 +44,12 @@ class Picard(Iteration):
 
     def step(self, problem: RootProblem, a: Inputs, state: PicardState) -> PicardState:
         return PicardState(self._advance(problem, state.z, a), state.z)
+
+    def advance(self, problem: RootProblem, a: Inputs, state: PicardState, count: int) -> PicardState:
+        z, previous = state
+        for _ in range(count):
+            z, previous = self._advance(problem, z, a), z
+        return PicardState(z, previous)
 
     def view(self, state: PicardState) -> View:
         return View(state.z, norm(state.z - state.previous) / self.damping)

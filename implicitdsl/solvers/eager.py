@@ -1,0 +1,113 @@
+"""The loop run eagerly: one comparison a test while no row can be done, and finished rows leave with what they had."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .problem import Inputs, RootProblem
+from .verdict import MAX_ITERATIONS, RUNNING, Rule, Solved, bundle, leaving, norm, solved_status, verdict
+
+if TYPE_CHECKING:
+    from .loop import Iteration
+
+ROOM = 16.0
+"""How much larger than at the start ‖z‖ may become before finished rows are noticed late."""
+
+WORTH = 2048
+"""Numbers in z from which gathering the unfinished rows costs less than carrying the others along."""
+
+
+def run_eagerly(
+    method: Iteration,
+    whole: RootProblem,
+    a: Inputs,
+    problem: RootProblem,
+    state: Any,
+    rule: Rule,
+    first: Tensor,
+    scale: Tensor,
+) -> Solved:
+    """Iterate from `state` until every row has a verdict; `problem` is `whole` at a. See `loop.run`.
+
+    Once an eighth of a large batch has left, the others are gathered and go on alone. One host sync a test.
+    """
+    if not len(first):
+        view = method.view(state)
+        return bundle(leaving(view, torch.full_like(first, RUNNING, dtype=torch.int64), 0))
+    ledger = _Ledger(first.shape[0])
+    rows: Tensor | None = None  # places of the rows still here; None while all are
+    gone: Tensor | None = None  # rows here that have left already
+    left = 0
+    best = mark = first
+    k, due = 0, rule.window
+    ceiling = ROOM * rule.tol * float(torch.maximum(norm(method.view(state).z), scale).amax())
+    while True:
+        view = method.view(state)
+        error = view.error if gone is None else view.error.masked_fill(gone, torch.inf)
+        best = torch.fmin(best, error)
+        least = float(error.amin())  # NaN if any is
+        last = k >= rule.max_iter
+        look = last or k >= due or math.isnan(least) or view.outcome is not None
+        if look or not least > ceiling:
+            size = torch.maximum(norm(view.z), scale)
+            ceiling = 2 * rule.tol * float(size.nan_to_num(0.0, 0.0).amax())
+            bound = rule.tol * size
+            # where iterates run off to infinity ‖z‖ makes any residual relatively small, so it must have fallen as well
+            done = view.error <= (bound if k == 0 else torch.minimum(bound, 0.9 * first))
+            status: Tensor | None = None
+            if look:
+                # progress is judged over whole windows only
+                since = mark if k >= due else torch.full_like(mark, torch.inf)
+                status = verdict(view, done, bound, first, best, since, rule)
+                if last:
+                    status = torch.where(status == RUNNING, MAX_ITERATIONS, status)
+                done = status != RUNNING
+                if k >= due:
+                    due, mark, best = due + rule.window, best, error
+            over = done if gone is None else done | gone
+            count = int(over.sum())
+            if count > left or count == len(over):
+                kept = leaving(view, solved_status(view, bound, rule.tol) if status is None else status, k)
+                if count == len(over) and rows is None and gone is None:
+                    return bundle(kept)
+                ledger.enter(rows, over if gone is None else over & ~gone, kept)
+                if count == len(over):
+                    break
+                gone, left = over, count
+                if count * 8 >= len(over) and view.z.numel() >= WORTH:
+                    stay = (~over).nonzero().view(-1)
+                    rows = stay if rows is None else rows[stay]
+                    state = type(state)(*(t.index_select(0, stay) for t in state))
+                    a = whole.take(a, stay)
+                    problem = whole.at(a)
+                    first, scale, best, mark = first[stay], scale[stay], best[stay], mark[stay]
+                    gone, left = None, 0
+        count = min(rule.every, rule.max_iter - k)
+        state = method.advance(problem, a, state, count)
+        k += count
+    assert ledger.out is not None
+    return bundle(ledger.out)
+
+
+class _Ledger:
+    """What rows left with, by their place in the whole batch."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.out: list[Tensor] | None = None
+
+    def enter(self, rows: Tensor | None, new: Tensor, values: list[Tensor]) -> None:
+        """Keep the rows of `values` in the mask `new`; `rows` are their places, None if nobody has been taken out."""
+        if self.out is None:
+            self.out = [v.clone() for v in values]  # rows that stay are overwritten when they leave
+        elif rows is None:
+            masks = {d: new.view(-1, *(1,) * (d - 1)) for d in {v.ndim for v in values}}
+            self.out = [torch.where(masks[v.ndim], v, o) for v, o in zip(values, self.out, strict=True)]
+        else:
+            here = new.nonzero().view(-1)
+            for out, value in zip(self.out, values, strict=True):
+                out.index_copy_(0, rows[here], value.index_select(0, here))
