@@ -49,7 +49,7 @@ def transposed_system(problem: RootProblem) -> RootProblem:
     def hoist(z: Tensor, g: Tensor, *a: Tensor) -> RootProblem:
         return _affine(problem.at(a).pull(z, a), g)
 
-    return RootProblem(hoist=hoist, ranks=(1, 1, *problem.ranks), affine=True)
+    return RootProblem(hoist=hoist, ranks=(1, 1, *problem.ranks), affine=True, precision=problem.precision)
 
 
 def forward_system(problem: RootProblem) -> RootProblem:
@@ -58,7 +58,7 @@ def forward_system(problem: RootProblem) -> RootProblem:
     def hoist(z: Tensor, b: Tensor, *a: Tensor) -> RootProblem:
         return _affine(problem.at(a).push(z, a), b)
 
-    return RootProblem(hoist=hoist, ranks=(1, 1, *problem.ranks), affine=True)
+    return RootProblem(hoist=hoist, ranks=(1, 1, *problem.ranks), affine=True, precision=problem.precision)
 
 
 def solve_system(operator: Operator, z: Tensor, b: Tensor, a: Inputs) -> Solved:

@@ -1,121 +1,57 @@
-"""Bound functions inside a solve: their parameters become explicit inputs, their randomness and statistics are frozen.
+"""Bound functions inside a solve: their parameters become explicit inputs, and what they draw is held.
 
-A solve evaluates a function many times, on changing rows of the batch, and differentiates it at the solution only. So
-everything it depends on has to be an input: parameters (else their gradients would be lost), dropout masks (else the
-equation would change at every step) and batch statistics (else a sample would depend on which others still iterate).
+A solve evaluates a function many times and differentiates it at the solution only, so everything that it depends on has
+to be an input: its parameters, else their gradients would be lost, and its noise (see `noise`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from implicitdsl.lowering.bound import Bound
 
+from .noise import Holding, Layout, counters_kept, layout, powers
+
 Function = Callable[..., Any]
+Evaluate = Callable[..., Tensor]
+"""(z, a, functions) -> the residual, or the step."""
 
-_DROPOUTS = {F.dropout: 0, F.dropout1d: 1, F.dropout2d: 2, F.dropout3d: 3}
-"""Trailing dimensions that share one draw."""
+SETTLE = 4
+"""Plain steps before batch statistics are taken: those of the start say little of the solution."""
 
 
-@dataclass
+class UnsteadyError(Exception):
+    """A bound function gives other results for the same inputs, in a way that cannot be held. `args[0]` is its name."""
+
+
+@dataclass(frozen=True)
 class Noise:
-    """What one evaluation drew, in order: masks (B, …) and pairs of batch mean and variance (C,)."""
+    """What the functions drew in one call, as inputs of the solve, with their core ranks, and where the batch is."""
 
-    tensors: list[Tensor] = field(default_factory=list)
-    ranks: list[int] = field(default_factory=list)
+    tensors: tuple[Tensor, ...] = ()
+    ranks: tuple[int, ...] = ()
+    layouts: tuple[Layout, ...] = ()
+    modules: tuple[nn.Module, ...] = ()
 
-    def add(self, tensor: Tensor, rank: int) -> None:
-        self.tensors.append(tensor)
-        self.ranks.append(rank)
+    def held(self, tensors: Sequence[Tensor], evaluate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """`evaluate` under this noise, of which `tensors` are the present rows."""
+        if not tensors and not powers(self.modules):
+            return evaluate
 
+        def under(*args: Any) -> Tensor:
+            whole = [where.whole(x) for where, x in zip(self.layouts, tensors, strict=True)]
+            with Holding(self.modules, whole):
+                return evaluate(*args)
 
-class _Recording(TorchFunctionMode):
-    """Draws masks and computes batch statistics (differentiably), and keeps them. Running statistics are updated."""
-
-    def __init__(self, noise: Noise) -> None:
-        super().__init__()
-        self.noise = noise
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _DROPOUTS:
-            x, p, training = _dropout(*args, **kwargs)
-            if not training or p == 0.0:
-                return x
-            shape = x.shape[: x.dim() - _DROPOUTS[func]] + (1,) * _DROPOUTS[func]
-            mask = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1 - p).div_(max(1 - p, 1e-12))
-            self.noise.add(mask, x.dim() - 1)
-            return x * mask
-        if func is F.batch_norm:
-            x, running_mean, running_var, weight, bias, training, momentum, eps = _batch_norm(*args, **kwargs)
-            if training:
-                axes = [k for k in range(x.dim()) if k != 1]
-                var, mean = torch.var_mean(x, dim=axes, correction=0)
-                self.noise.add(mean, 1)
-                self.noise.add(var, 1)
-                if running_mean is not None:
-                    count = x.numel() // x.shape[1]
-                    with torch.no_grad():
-                        running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
-                        unbiased = var.detach() * (count / max(count - 1, 1))
-                        running_var.lerp_(unbiased.to(running_var.dtype), momentum)
-                return _normalised(x, mean, var, weight, bias, eps)
-        return func(*args, **kwargs)
-
-
-class _Replaying(TorchFunctionMode):
-    """Gives back what was drawn, in the same order; counters of batches stand still."""
-
-    def __init__(self, tensors: Sequence[Tensor], counters: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.left = list(tensors)
-        self.counters = counters
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _DROPOUTS:
-            x, p, training = _dropout(*args, **kwargs)
-            return x * self.left.pop(0) if training and p else x
-        if func is F.batch_norm:
-            x, _, _, weight, bias, training, _, eps = _batch_norm(*args, **kwargs)
-            if training:
-                return _normalised(x, self.left.pop(0), self.left.pop(0), weight, bias, eps)
-        if func is Tensor.add_ and any(args[0] is c for c in self.counters):
-            return args[0]
-        return func(*args, **kwargs)
-
-
-def _normalised(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """As F.batch_norm with given statistics, which here may be differentiated."""
-    shape = (1, -1, *(1,) * (x.dim() - 2))
-    y = (x - mean.reshape(shape)) * torch.rsqrt(var + eps).reshape(shape)
-    if weight is not None:
-        y = y * weight.reshape(shape)
-    return y if bias is None else y + bias.reshape(shape)
-
-
-def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> tuple[Tensor, float, bool]:
-    return input, p, training
-
-
-def _batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> tuple[Any, ...]:
-    return input, running_mean, running_var, weight, bias, training, momentum, eps
+        return under
 
 
 class Opaques:
@@ -158,24 +94,67 @@ class Opaques:
                 made.append(replace(f, module=_RowWise(f.module, given, dims)))
         return made
 
-    def record(self, evaluate: Callable[..., Any]) -> Noise:
-        """The noise of one evaluation of `evaluate(*functions)`, which updates running statistics."""
-        noise = Noise()
-        with _Recording(noise):
-            evaluate(*self.functions.values())
-        return noise
+    def key(self) -> int:
+        """Changes when the functions, or how they are set to draw, may have."""
+        state: list[Any] = []
+        for f in self.functions.values():
+            state.append(id(f.module))
+            if isinstance(f.module, nn.Module):
+                for part in f.module.modules():
+                    rates = [getattr(part, name, None) for name in ("p", "dropout")]
+                    state.append((part.training, *(r for r in rates if isinstance(r, float))))
+        return hash(tuple(state))
 
-    def replayed(self, tensors: Sequence[Tensor], evaluate: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """`evaluate` under the noise that was recorded."""
-        if not tensors:
-            return evaluate
-        counters = [b for module in self.modules() for b in module.buffers() if not b.is_floating_point()]
+    def layouts(self, residual: Evaluate, z: Tensor, a: Sequence[Tensor], ranks: Sequence[int]) -> tuple[Layout, ...]:
+        """Where the batch is in each thing that `residual(z, a, functions)` draws; nothing is left changed.
 
-        def frozen(*args: Any) -> Tensor:
-            with _Replaying(tensors, counters):
-                return evaluate(*args)
+        Raises UnsteadyError for a function that draws what cannot be held. Cost: four evaluations on two or four rows
+        of other numbers than z and a, which may belong to a transform.
+        """
+        modules, functions = self.modules(), tuple(self.functions.values())
+        devices = [z.device] if z.is_cuda else []
+        two, four = ([_stand_in(x, rank, n) for x, rank in ((z, 1), *zip(a, ranks, strict=True))] for n in (2, 4))
+        with torch.no_grad(), torch.random.fork_rng(devices=devices), counters_kept(modules):
+            with Holding(modules, None, live=True) as single:
+                residual(two[0], two[1:], functions)
+            with Holding(modules, None, live=True) as double:
+                residual(four[0], four[1:], functions)
+            trails: list[list[tuple[str, Tensor]]] = [[], []]
+            for trail in trails:
+                watched = [replace(f, module=_Watched(name, f.module, trail)) for name, f in self.functions.items()]
+                with Holding(modules, single.found):
+                    residual(two[0], two[1:], watched)
+        for (name, first), (_, second) in zip(*trails, strict=True):
+            if not is_functorch_wrapped_tensor(first) and not _alike(first, second):
+                raise UnsteadyError(name)
+        return tuple(layout(x, y, 2) for x, y in zip(single.found, double.found, strict=True))
 
-        return frozen
+    def noise(
+        self, residual: Evaluate, step: Evaluate | None, z: Tensor, a: Sequence[Tensor], layouts: Sequence[Layout]
+    ) -> Noise:
+        """What the functions draw in this call; running statistics move on once. Layouts are those of `layouts`.
+
+        Batch statistics are those at the iterate after a few steps with statistics of their own, and count as functions
+        of inputs and parameters at that iterate.
+        """
+        modules, functions = tuple(self.modules()), tuple(self.functions.values())
+        if not layouts and not powers(modules):
+            return Noise()
+        statistics = any(where.statistic for where in layouts)
+        held: list[Tensor] | None = None
+        if statistics and step is not None:
+            with torch.no_grad(), counters_kept(modules):
+                with Holding(modules, None, live=True) as drawn:
+                    residual(z, a, functions)
+                held = drawn.found
+                for _ in range(SETTLE):
+                    with Holding(modules, held, live=True):
+                        z = step(z, a, functions)
+        with nullcontext() if statistics else torch.no_grad(), Holding(modules, held, live=True, update=True) as last:
+            residual(z, a, functions)
+        tensors = tuple(where.rows(x, z.shape[0]) for where, x in zip(layouts, last.found, strict=True))
+        ranks = tuple(x.dim() - (where.dim is not None) for where, x in zip(layouts, tensors, strict=True))
+        return Noise(tensors, ranks, tuple(layouts), modules)
 
     def lost(self, evaluate: Callable[..., Any]) -> list[str]:
         """Functions whose result depends on trained tensors that are not parameters of theirs: those gradients would be
@@ -186,6 +165,18 @@ class Opaques:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             evaluate(*probes)
         return list(dict.fromkeys(found))
+
+
+def _stand_in(x: Tensor, rank: int, rows: int) -> Tensor:
+    """Numbers in (0, 1) in place of x, for `rows` samples where x has any."""
+    shape = (*(rows,) * (x.dim() - rank), *x.shape[x.dim() - rank :])
+    return torch.linspace(0.1, 0.9, math.prod(shape), dtype=x.dtype, device=x.device).reshape(shape)
+
+
+def _alike(first: Tensor, second: Tensor) -> bool:
+    """Equal but for what kernels that add in any order may differ by."""
+    scale = float(first.abs().nan_to_num(nan=0.0, posinf=0.0).mean()) if first.numel() else 0.0
+    return torch.allclose(first, second, rtol=1e-2, atol=1e-2 * scale, equal_nan=True)
 
 
 class _Functional:
@@ -230,3 +221,15 @@ class _Probe:
         if any(isinstance(y, Tensor) and y.requires_grad for y in results):
             self.found.append(self.name)
         return tuple(y.detach() for y in out) if isinstance(out, tuple | list) else out.detach()
+
+
+class _Watched:
+    """Keeps the results of every call."""
+
+    def __init__(self, name: str, function: Function, trail: list[tuple[str, Tensor]]) -> None:
+        self.name, self.function, self.trail = name, function, trail
+
+    def __call__(self, *args: Tensor) -> Any:
+        out = self.function(*args)
+        self.trail += [(self.name, y.detach()) for y in (out if isinstance(out, tuple | list) else (out,))]
+        return out

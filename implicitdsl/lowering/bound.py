@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from implicitdsl.ground.errors import SpecError
 from implicitdsl.ground.source import Source
@@ -34,7 +37,8 @@ def signature(opaque: Opaque) -> str:
 class Bound:
     """`module` as the spec's function: a call checks the shapes of the results (a few integers compared).
 
-    Raises SpecError (IMP209) where they differ from the declaration.
+    `autocast`: the dtype of the caller's autocast, under which the module runs; its results come back in the dtype of
+    its first argument. Raises SpecError (IMP209) where shapes differ from the declaration.
     """
 
     opaque: Opaque
@@ -42,9 +46,10 @@ class Bound:
     sizes: Mapping[str, int]
     results: tuple[tuple[int, ...], ...]
     source: Source
+    autocast: torch.dtype | None = None
 
     def __call__(self, *args: Tensor) -> Any:
-        out = self.module(*args)
+        out = self.module(*args) if self.autocast is None else self._under_autocast(args)
         if len(self.results) == 1:
             if not isinstance(out, Tensor) or tuple(out.shape) != (args[0].shape[0], *self.results[0]):
                 raise self._mismatch(out, args)
@@ -55,6 +60,12 @@ class Bound:
                 if tuple(y.shape) != (args[0].shape[0], *core):
                     raise self._mismatch(out, args)
         return out
+
+    def _under_autocast(self, args: tuple[Tensor, ...]) -> Any:
+        like = args[0]
+        with torch.autocast(like.device.type, dtype=self.autocast, cache_enabled=False):  # casts of changing tensors
+            out = self.module(*args)
+        return tuple(y.to(like.dtype) for y in out) if isinstance(out, tuple | list) else out.to(like.dtype)
 
     def _mismatch(self, out: Any, args: tuple[Tensor, ...]) -> SpecError:
         names = sorted({n for shape in (*self.opaque.args, *self.opaque.results) for d in shape for n in d.names})
@@ -74,7 +85,19 @@ def _shown(value: Any) -> str:
     return "(" + ", ".join(["…", *map(str, value.shape[1:])]) + ")"
 
 
-def bound(opaque: Opaque, module: Callable[..., Any], sizes: Mapping[str, int], source: Source) -> Bound:
+def bound(
+    opaque: Opaque,
+    module: Callable[..., Any],
+    sizes: Mapping[str, int],
+    source: Source,
+    autocast: torch.dtype | None = None,
+) -> Bound:
     """The function with its result shapes as numbers."""
     results = tuple(tuple(d.evaluate(sizes) for d in shape) for shape in opaque.results)
-    return Bound(opaque, module, sizes, results, source)
+    return Bound(opaque, module, sizes, results, source, autocast)
+
+
+def noisy(module: object) -> bool:
+    """Whether a module is set to drop out or to use batch statistics, as far as its parts show."""
+    parts = module.modules() if isinstance(module, nn.Module) else ()
+    return any(m.training and (isinstance(m, _BatchNorm) or (isinstance(m, _DropoutNd) and m.p > 0)) for m in parts)

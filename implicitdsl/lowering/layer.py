@@ -15,7 +15,7 @@ from implicitdsl.ir.function import Function
 from implicitdsl.ir.model import Model
 
 from . import inputs as call
-from .bound import Bound, bound
+from .bound import Bound, bound, noisy
 from .holder import Holder
 from .report import Report, Solution, combined, explicit, outputs_type
 from .sizes import Observation, mismatch
@@ -108,11 +108,14 @@ class Layer(Holder):
     def _run(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], start: Any, *, want_report: bool
     ) -> tuple[Any, Report | None, Values]:
+        if torch.compiler.is_compiling() and any(noisy(self._callable(o.name)) for o in self._model.opaques):
+            return _interpreted(self, args, kwargs, start, want_report)
         symbols = self._model.givens
         given = call.bind(self._title, symbols, args, kwargs)
         kind = _autocast(given)
         if kind is not None:
             given = self._uncast(given)
+        low = None if kind is None else torch.get_autocast_dtype(kind)
         with nullcontext() if kind is None else torch.autocast(kind, enabled=False):
             tensors = call.tensors(symbols, given, self._parameters)
             if self._runners is None:
@@ -127,7 +130,7 @@ class Layer(Holder):
                 self._check_sets(values)
             values.update(self._held_values(symbols, tensors))
             begin = None if start is None else self._start(start, lead, batch)
-            return self._solve(values, lead, batch, begin, want_report)
+            return self._solve(values, lead, batch, begin, want_report, low)
 
     def _solve(
         self,
@@ -136,10 +139,12 @@ class Layer(Holder):
         batch: int | None,
         start: Mapping[str, Tensor] | None,
         want_report: bool,
+        autocast: torch.dtype | None,
     ) -> tuple[Any, Report | None, Values]:
         assert self._runners is not None
         functions = {
-            o.name: bound(o, self._callable(o.name), self.sizes, self._model.source) for o in self._model.opaques
+            o.name: bound(o, self._callable(o.name), self.sizes, self._model.source, autocast)
+            for o in self._model.opaques
         }
         reports: list[Report] = []
         unknowns: Values = {}
@@ -263,6 +268,13 @@ class Layer(Holder):
 
     def _repr_latex_(self) -> str | None:
         return None if self._explain is None else self._explain("latex")
+
+
+@torch.compiler.disable(reason="dropout masks and batch statistics are held during a solve, which is not traced")
+def _interpreted(
+    layer: Layer, args: Any, kwargs: Any, start: Any, want_report: bool
+) -> tuple[Any, Report | None, Values]:
+    return layer._run(args, kwargs, start, want_report=want_report)
 
 
 def _autocast(values: Sequence[Any]) -> str | None:

@@ -34,6 +34,8 @@ class RootProblem:
                  after finished rows have left, its callables still receive (z, *a)
     diagonal     F is elementwise in z
     affine       F is affine in z
+    precision    relative accuracy to which F can be evaluated where that is coarser than its dtype (lower-precision
+                 functions inside); no smaller tolerance is asked for
     lower, upper the box in which the root is sought, numbers or (n,): Newton-like steps are clipped to it, bisection
                  uses it as its bracket
     proximal     (*a) -> (W, h) with z = σ(W z + h), for `PeacemanRachford`
@@ -53,6 +55,7 @@ class RootProblem:
     hoist: Callable[..., RootProblem] | None = None
     diagonal: bool = False
     affine: bool = False
+    precision: float = 0.0
     lower: float | Tensor | None = None
     upper: float | Tensor | None = None
     proximal: Callable[..., tuple[Tensor, Tensor]] | None = None

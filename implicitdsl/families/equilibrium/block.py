@@ -13,7 +13,8 @@ from torch import Tensor
 from implicitdsl.backward.failure import Failures, report_unsolved
 from implicitdsl.backward.implicit import Implicit, implicit_solve
 from implicitdsl.backward.inexact import Phantom, Unrolled
-from implicitdsl.families.opaque import Noise, Opaques
+from implicitdsl.families.noise import Layout
+from implicitdsl.families.opaque import Noise, Opaques, UnsteadyError
 from implicitdsl.ground.diagnostics import Diagnostic
 from implicitdsl.ground.errors import ConvergenceError, SpecError
 from implicitdsl.ground.outcomes import Outcome
@@ -78,10 +79,10 @@ class EquilibriumBlock:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self._probed: set[int] = set()  # sets of functions that hide no trained tensor
-        self._quiet: set[int] = set()  # sets of functions that draw nothing in training mode
+        self._layouts: dict[int, tuple[Layout, ...]] = {}  # what sets of functions draw
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"recipe": self.recipe, "_probed": set(), "_quiet": set()}
+        return {"recipe": self.recipe, "_probed": set(), "_layouts": {}}
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -197,12 +198,9 @@ class EquilibriumBlock:
     def _opened(self, a: Inputs, bound: Opaques, z0: Tensor) -> _Made:
         """The problem with bound functions: their parameters and their noise are further inputs."""
         recipe = self.recipe
-        residual = recipe.program["residual"]
         parameters = tuple(p.to(z0.dtype) if p.dtype in HALF else p for p in bound.parameters())
         self._probe(a, bound, z0)
-        noise = self._noise(bound, lambda *fs: residual(z0, *a, *fs))
-        tensors = () if noise is None else tuple(noise.tensors)
-        noise_ranks = () if noise is None else tuple(noise.ranks)
+        noise = self._noise(a, bound, z0)
         inner, count = len(a), len(parameters)
 
         def opened(name: str) -> Callable[..., Tensor] | None:
@@ -212,27 +210,36 @@ class EquilibriumBlock:
 
             def evaluate(z: Tensor, *every: Tensor) -> Tensor:
                 callables = bound.callables(every[inner : inner + count])
-                return bound.replayed(every[inner + count :], generated)(z, *every[:inner], *callables)
+                return noise.held(every[inner + count :], generated)(z, *every[:inner], *callables)
 
             return evaluate
 
-        ranks = (*recipe.ranks, *(p.dim() for p in parameters), *noise_ranks)
-        problem = _problem(recipe, z0, ranks, residual=opened("residual"), step=opened("step"))
+        ranks = (*recipe.ranks, *(p.dim() for p in parameters), *noise.ranks)
+        low = max((torch.finfo(f.autocast).eps for f in bound.functions.values() if f.autocast is not None), default=0)
+        precision = low if z0.dtype is torch.float32 else 0.0  # autocast leaves float64 as it is
+        problem = _problem(recipe, z0, ranks, residual=opened("residual"), step=opened("step"), precision=precision)
         misfit = opened("misfit")
-        return _Made(
-            problem, (*parameters, *tensors), None if misfit is None else replace(problem, residual=misfit, step=None)
-        )
+        squares = None if misfit is None else replace(problem, residual=misfit, step=None)
+        return _Made(problem, (*parameters, *noise.tensors), squares)
 
-    def _noise(self, bound: Opaques, evaluate: Callable[..., Tensor]) -> Noise | None:
-        """What the functions draw in this call; None where they draw nothing."""
-        training = [m for m in bound.modules() if m.training]
-        key = hash(tuple(map(id, training)))
-        if not training or key in self._quiet or torch.compiler.is_compiling():
-            return None
-        noise = bound.record(evaluate)
-        if not noise.tensors:
-            self._quiet.add(key)
-        return noise
+    def _noise(self, a: Inputs, bound: Opaques, z0: Tensor) -> Noise:
+        """What the functions draw in this call."""
+        if torch.compiler.is_compiling() or len(z0) == 0:
+            return Noise()
+
+        def evaluated(name: str) -> Callable[..., Tensor]:
+            return lambda z, a, functions: self.recipe.program[name](z, *a, *functions)
+
+        key = bound.key()
+        if key not in self._layouts:
+            try:
+                self._layouts[key] = bound.layouts(evaluated("residual"), z0, a, self.recipe.ranks)
+            except UnsteadyError as error:
+                message = f"`{error.args[0]}` gives other values at every call, in a way that a solve cannot hold"
+                help = "draw random numbers outside and pass them as an input, or by torch.nn.Dropout"
+                raise self._refused([error.args[0]], message, help) from None
+        step = evaluated("step") if "step" in self.recipe.program else None
+        return bound.noise(evaluated("residual"), step, z0, a, self._layouts[key])
 
     def _probe(self, a: Inputs, bound: Opaques, z0: Tensor) -> None:
         """Refuse functions through which gradients would be lost; once for each set of functions."""
@@ -242,19 +249,16 @@ class EquilibriumBlock:
         inputs = tuple(x.detach() for x in a)
         lost = bound.lost(lambda *fs: self.recipe.program["residual"](z0, *inputs, *fs))
         if lost:
-            raise self._lost(lost)
+            message = "`{}` uses tensors that require gradients and are not its parameters: their gradient is lost"
+            help = "bind an nn.Module that owns them as parameters: compile(…, {}=module)"
+            raise self._refused(lost, message, help)
         self._probed.add(key)
 
-    def _lost(self, names: Sequence[str]) -> SpecError:
+    def _refused(self, names: Sequence[str], message: str, help: str) -> SpecError:
+        place = self.recipe.places
         found = [
-            Diagnostic(
-                "IMP113",
-                f"`{name}` uses tensors that require gradients and are not its parameters: their gradient is lost",
-                self.recipe.places.get(name, Span(0, 0)),
-                self.recipe.source,
-                help=f"bind an nn.Module that owns them as parameters: compile(…, {name}=module)",
-            )
-            for name in names
+            Diagnostic("IMP113", message.format(n), place.get(n, Span(0, 0)), self.recipe.source, help=help.format(n))
+            for n in names
         ]
         return SpecError(found, render_text.render(found))
 
