@@ -115,7 +115,7 @@ class _Writer:
                 self.put_matrix("misfit_jacobian", self._jacobian(misfit))
         begin: tuple[Expr, ...] | None = None
         if start is not None:
-            begin = _ordered([start])
+            begin = _ordered([start]) or self.inputs[:1]  # a number takes its dtype and device from an input
             self.put("start", begin, [self._start(start)], ())
         return Written(
             "\n\n".join(self.texts.values()),
