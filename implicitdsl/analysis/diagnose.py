@@ -34,6 +34,7 @@ def diagnose(analysis: Analysis) -> list[Diagnostic]:
         if part.block.sentence == "root" and part.system is not None:
             found += _contraction(part, model)
             found += _monotone(part, model)
+            found += _entries(part, model)
             found += _memory(part, analysis)
             found += _roughness(part, analysis)
     return found
@@ -66,6 +67,17 @@ def _monotone(part: BlockFacts, model: Model) -> list[Diagnostic]:
     span = options.span or _place(part.block)
     remedy = "`param W in Monotone(n, 0.1)` in `z = relu(W z + h)`, or `using newton`"
     return [Diagnostic("IMP401", message, span, model.source, Level.WARNING, notes=fact.proof, help=remedy)]
+
+
+def _entries(part: BlockFacts, model: Model) -> list[Diagnostic]:
+    """Bisection where an equation holds several unknown numbers: it has no interval to halve."""
+    options, fact = part.block.wishes.forward, part.fact("elementwise")
+    if options is None or options.method != "bisection" or fact is None or fact.value or part.value("explicit"):
+        return []
+    message = "bisection solves equations of one unknown number each"
+    span = options.span or _place(part.block)
+    remedy = "`using newton`"
+    return [Diagnostic("IMP402", message, span, model.source, Level.ERROR, notes=fact.proof, help=remedy)]
 
 
 def _contraction(part: BlockFacts, model: Model) -> list[Diagnostic]:
