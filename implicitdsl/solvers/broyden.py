@@ -58,7 +58,9 @@ class Broyden(Iteration):
     def init(self, problem: RootProblem, z0: Tensor, a: Inputs) -> BroydenState:
         z = problem.clip(z0)
         f = problem.F(z, a)
-        error, none = norm(f), z.new_zeros(z.shape[0], self.memory, z.shape[1])
+        # updates are appended as they come; a compiled loop needs their number fixed, and absent ones are zero
+        count = self.memory if torch.compiler.is_compiling() else 0
+        error, none = norm(f), z.new_zeros(z.shape[0], count, z.shape[1])
         zero, radius = torch.zeros_like(error), 10 * norm(z).clamp_min(1.0)
         ahead = _cut(f.neg(), radius)
         one = zero.unsqueeze(-1) + 1
@@ -77,8 +79,8 @@ class Broyden(Iteration):
         taken = told & (error <= limit)
         failed = torch.where(taken, 0.0, state.failed + 1)
         again = failed >= 8
-        keep = ~again.view(-1, 1, 1)
-        u, v = torch.where(keep, u, 0.0), torch.where(keep, v, 0.0)
+        if torch.compiler.is_compiling() or bool(again.any()):
+            u = torch.where(again.view(-1, 1, 1), 0.0, u)  # and whatever v is
         length = norm(s)
         radius = torch.where(taken, torch.maximum(state.radius, 4 * length), torch.where(told, 0.5, 0.125) * length)
 
@@ -101,12 +103,13 @@ class Broyden(Iteration):
         return View(state.z, state.error, polished=state.z + state.direction)
 
     def _updated(self, state: BroydenState, s: Tensor, y: Tensor, told: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """H after a trial; unchanged in rows that learnt nothing."""
+        """H after a trial; rows that learnt nothing add a zero."""
         along = (s * y).sum(-1, keepdim=True)
         scale = torch.where(along < 0, -1.0, 1.0) * (norm(s) / norm(y)).unsqueeze(-1)
         fresh = (told & (state.updates == 0)).unsqueeze(-1)
         gamma = torch.where(fresh & scale.isfinite(), scale, state.gamma)
-        older_u, older_v = state.u[:, 1:], state.v[:, 1:]
+        drop = max(state.u.shape[1] + 1 - self.memory, 0)
+        older_u, older_v = state.u[:, drop:], state.v[:, drop:]
         hy = _apply(gamma, older_u, older_v, y)
         hs = _apply(gamma, older_v, older_u, s)  # Hᵀ s
         square = s.square().sum(-1, keepdim=True)
@@ -114,11 +117,9 @@ class Broyden(Iteration):
         sign = torch.where(omega < 0, -1.0, 1.0)
         theta = torch.where(omega.abs() < 0.1, (1 - 0.1 * sign) / (1 - omega), 1.0)
         u = theta * (s - hy) / ((theta * omega + 1 - theta) * square)
-        good = told & (u.isfinite() & hs.isfinite()).all(-1)
-        good = good.view(-1, 1, 1)
-        u = torch.where(good, torch.cat((older_u, u.unsqueeze(1)), 1), state.u)
-        v = torch.where(good, torch.cat((older_v, hs.unsqueeze(1)), 1), state.v)
-        return gamma, u, v
+        good = (told & (u.isfinite() & hs.isfinite()).all(-1)).unsqueeze(-1)
+        u, hs = torch.where(good, u, 0.0), torch.where(good, hs, 0.0)
+        return gamma, torch.cat((older_u, u.unsqueeze(1)), 1), torch.cat((older_v, hs.unsqueeze(1)), 1)
 
 
 def _apply(gamma: Tensor, u: Tensor, v: Tensor, x: Tensor) -> Tensor:
