@@ -24,10 +24,11 @@ LONGEST = 4000
 
 
 class Text(NamedTuple):
-    """A printed expression, and how tightly its outermost operator binds."""
+    """A printed expression, and how tightly its outermost operator binds; `row` if it reads better so as a row."""
 
     text: str
     level: int = ATOM
+    row: str | None = None
 
     def at(self, level: int) -> str:
         """With parentheses unless it binds at least so tightly."""
@@ -141,29 +142,19 @@ def _pow(e: Expr, args: list[Text]) -> Text:
 # -- linear algebra ----------------------------------------------------------------------------------------------------
 
 
-def _row(e: Expr, text: Text) -> str:
-    """A vector as a row."""
-    if e.op == "matmul" and e.args[0].rank == 1:
-        return text.at(PRODUCT)  # already xᵀ A
-    return f"{text.at(ATOM)}^T"
-
-
-def _is_row(e: Expr) -> bool:
-    return e.rank == 1 and e.op == "matmul" and e.args[0].rank == 1
-
-
-def _column(e: Expr, text: Text, level: int) -> str:
-    """A vector as a column: xᵀ A is printed (xᵀ A)^T where a column is meant."""
-    return f"({text.text})^T" if _is_row(e) else text.at(level)
+def _row(text: Text) -> str:
+    """A vector as a row, to the left of a product: zᵀ, or xᵀ A of what stands elsewhere as Aᵀ x."""
+    return text.row or f"{text.at(ATOM)}^T"
 
 
 def _matmul(e: Expr, args: list[Text]) -> Text:
     x, y = e.args
-    left = _row(x, args[0]) if x.rank == 1 else args[0].at(PRODUCT)
+    a, b = args
+    if x.rank == 1 and y.rank == 2:
+        return Text(f"{b.at(ATOM)}^T {a.at(POWER)}", PRODUCT, f"{_row(a)} {b.at(POWER)}")
     # A (B x) = A B x, so a product of matrices needs no parentheses; an elementwise one does
-    loose = (y.op == "matmul" and y.args[0].rank == 2) or _is_scaling(y)
-    right = _column(y, args[1], PRODUCT if loose else POWER)
-    return Text(f"{left} {right}", PRODUCT)
+    loose = (y.op == "matmul" and y.rank > 0) or _is_scaling(y)
+    return Text(f"{_row(a) if x.rank == 1 else a.at(PRODUCT)} {b.at(PRODUCT if loose else POWER)}", PRODUCT)
 
 
 def _is_scaling(e: Expr) -> bool:
@@ -171,8 +162,7 @@ def _is_scaling(e: Expr) -> bool:
 
 
 def _outer(e: Expr, args: list[Text]) -> Text:
-    right = f"({args[1].text})" if _is_row(e.args[1]) else f"{args[1].at(ATOM)}^T"
-    return Text(f"{_column(e.args[0], args[0], PRODUCT)} {right}", PRODUCT)
+    return Text(f"{args[0].at(PRODUCT)} {_row(args[1])}", PRODUCT)
 
 
 def _transpose(e: Expr, args: list[Text]) -> Text:

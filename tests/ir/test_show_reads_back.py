@@ -17,14 +17,18 @@ from implicitdsl.language import LANGUAGE
 from implicitdsl.syntax.parser import parse
 
 UNWRITTEN = {"eye", "zeros", "embed", "apply"}
-"""Printed for readers only: `I`, `0`, and what only derivatives produce; elementwise powers of matrices too."""
+"""Printed for readers only: `I`, `0`, and what only derivatives produce; elementwise powers of matrices
+and powers by vectors too."""
 
 
 def written(e: Expr) -> bool:
     internal = {f.name for f in FUNCTIONS if f.internal} - {"maximum", "minimum", "max_all", "min_all"}
     internal -= {"scale_rows", "scale_columns"}
     return not any(
-        x.op in UNWRITTEN or (x.op == "call" and x.name in internal) or (x.op == "pow" and x.rank == 2) for x in walk(e)
+        x.op in UNWRITTEN
+        or (x.op == "call" and x.name in internal)
+        or (x.op == "pow" and (x.rank == 2 or x.args[1].rank))
+        for x in walk(e)
     )
 
 
