@@ -120,7 +120,7 @@ def explain(subject: Any, layer: str | None = None, format: str = "text", *, lan
     from .explanation import explain as explain_plan
 
     chosen = list(made.layers.values()) if layer is None else [_pick(made, layer)]
-    return "\n".join(explain_plan(p.plan, language.function_table, format) for p in chosen)
+    return explain_plan([p.plan for p in chosen], language.function_table, format)
 
 
 def emit(source: Source, stage: str, layer: str | None = None, *, language: Language = LANGUAGE) -> str:

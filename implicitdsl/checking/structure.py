@@ -88,7 +88,7 @@ def check_square(
     sign = dims.sign(have - want)
     matching = match([f for _, f, _ in kept])
     loose = [u for u in unknowns if u.name not in matching]
-    if sign == -1 or (sign is None and len(kept) <= len(unknowns)):
+    if sign == -1 or (sign is None and len(kept) <= len(unknowns) and not overdetermined):
         missing = dims.resolve(want - have)
         notes = [f"no equation is left to determine `{u.name}`" for u in loose]
         report.add(

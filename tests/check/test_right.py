@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from specs import BARE, DECLARED
+from right_specs import BARE, DECLARED
 
 from implicitdsl.checking import check
 from implicitdsl.checking.complete import complete
@@ -89,3 +89,9 @@ def test_sizes_are_sums_and_products_of_dimensions(size: str) -> None:
 def test_coefficients_of_scalar_dynamics_are_scalars() -> None:
     _, result = checked(BARE["pde"])
     assert {g.name: g.set.text for g in result.models[""].givens} == {"nu": "R", "u0": "R^N"}
+
+
+def test_least_squares_may_have_any_number_of_equations() -> None:
+    text = "layer A(n, m):\n  given b in R^m\n  param M in R^(m, n)\n  find z in R^n such that M z = b\n"
+    assert [d.code for d in checked(text)[1].diagnostics if d.is_error] == ["IMP301"]
+    assert not any(d.is_error for d in checked(text + "  using levenberg_marquardt\n")[1].diagnostics)

@@ -6,9 +6,10 @@ import random
 import re
 
 import pytest
-from specs import BARE, DECLARED
+from right_specs import BARE, DECLARED
 
-from implicitdsl.driver import DEBUG, check_source
+from implicitdsl.driver import check_source
+from implicitdsl.frontend import DEBUG
 from implicitdsl.ground.source import Source
 
 SPECS = [*BARE.values(), *DECLARED.values()]

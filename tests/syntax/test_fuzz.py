@@ -8,7 +8,7 @@ from typing import Any
 from forms import read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from specs import EVERYTHING, SPECS
+from syntax_specs import EVERYTHING, SPECS
 
 from implicitdsl.ground.source import Source, Span
 from implicitdsl.syntax import ast

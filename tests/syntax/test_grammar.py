@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from specs import DEQ
+from syntax_specs import DEQ
 
 from implicitdsl.ground.source import Source
 from implicitdsl.syntax import grammar

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from specs import BARE, DECLARED
+from right_specs import BARE, DECLARED
 
 import implicitdsl as imp
 from implicitdsl.explanation import FORMATS

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import pytest
 from forms import read
-from specs import DEQ, EVERYTHING, SENTENCES, SPECS
+from syntax_specs import DEQ, EVERYTHING, SENTENCES, SPECS
 
 from implicitdsl.ground.source import Source
 from implicitdsl.syntax import ast
