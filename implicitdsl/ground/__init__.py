@@ -1,1 +1,3 @@
-"""Floor 1: source text and spans, diagnostics, the vocabulary of facts and of outcomes. Imports nothing of the package."""
+"""Floor 1: source text and spans, diagnostics, the vocabulary of facts and of outcomes. Imports
+nothing of the package.
+"""

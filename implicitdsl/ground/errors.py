@@ -9,7 +9,7 @@ from .diagnostics import Diagnostic
 
 
 class SpecError(SyntaxError):
-    """A spec with errors. `.diagnostics` holds every finding; filename, lineno, offset and text show the first error."""
+    """A spec with errors. `.diagnostics`: every finding; filename, lineno, offset and text show the first error."""
 
     def __init__(self, diagnostics: Sequence[Diagnostic], rendered: str) -> None:
         errors = [d for d in diagnostics if d.is_error]

@@ -10,7 +10,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option of a method: `kind` is "float", "int", "bool" or "name"; values must lie in [lo, hi] (open at lo if `above`)."""
+    """An option of a method: `kind` is "float", "int", "bool" or "name"; values must lie in [lo, hi] (open at lo if
+    `above`).
+    """
 
     name: str
     kind: str
@@ -46,7 +48,9 @@ class Method:
 
 @dataclass(frozen=True)
 class Family:
-    """A sentence and its methods, in order of preference. `lower` is "module:function", or None while not lowered yet (IMP910)."""
+    """A sentence and its methods, in order of preference. `lower` is "module:function", or None while not lowered
+    yet (IMP910).
+    """
 
     sentence: str
     methods: tuple[Method, ...]

@@ -27,10 +27,14 @@ _ADVICE = {
     Outcome.CONVERGED: "converged",
     Outcome.RUNNING: "still running",
     Outcome.MAX_ITERATIONS: "reached max_iter; raise max_iter, loosen tol, or choose another solver with `using`",
-    Outcome.DIVERGED: "iterates grow without bound; the map may have no solution near the start, try `using newton` or a contraction such as SpectralBall",
+    Outcome.DIVERGED: "iterates grow without bound; the map may have no solution near the start, try `using "
+    "newton` or a contraction such as SpectralBall",
     Outcome.NOT_FINITE: "NaN or infinity in the inputs or the iterates of this sample",
-    Outcome.STALLED: "the residual stopped decreasing before the tolerance; there may be no solution, or the start is poor",
+    Outcome.STALLED: "the residual stopped decreasing before the tolerance; there may be no solution, or the start "
+    "is poor",
     Outcome.SINGULAR: "the Jacobian is singular at the solution; the implicit derivative does not exist there",
-    Outcome.OUTSIDE: "the solution that was found lies outside the unknown's set; there may be none inside, or another `start` reaches it",
-    Outcome.NO_SIGN_CHANGE: "the equation has the same sign at both ends of the interval, so bisection cannot tell that a root lies between; widen the unknown's set, or try `using newton`",
+    Outcome.OUTSIDE: "the solution that was found lies outside the unknown's set; there may be none inside, or another "
+    "`start` reaches it",
+    Outcome.NO_SIGN_CHANGE: "the equation has the same sign at both ends of the interval, so bisection "
+    "cannot tell that a root lies between; widen the unknown's set, or try `using newton`",
 }

@@ -1,4 +1,4 @@
-"""Every code block of README and docs runs: `imp` blocks check without errors, `python` blocks of a page run in order."""
+"""Every code block of README and docs runs: `imp` blocks check without errors, `python` blocks run page by page."""
 
 from __future__ import annotations
 

@@ -14,8 +14,9 @@ from implicitdsl.ground.source import Source
 
 SPECS = [*BARE.values(), *DECLARED.values()]
 TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
+SIGNS = "( ) [ ] { } | || ^ ^T = in for find R z x W 0.5 3 , ; : where return using ' ∂ ² as # \\ λ until"
 POOL = [
-    *["(", ")", "[", "]", "{", "}", "|", "||", "^", "^T", "=", "in", "for", "find", "R", "z", "x", "W", "0.5", "3", ",", ";", ":", "where", "return", "using", "'", "∂", "²", "as", "#", "\\", "λ", "until"],
+    *SIGNS.split(),
     *("such that", "subject to", "W z", "f(z)", "\n", "layer A(n):", "grad(", "sum(", "dz/dt", '"'),
 ]
 
