@@ -143,6 +143,6 @@ def _roughness(part: BlockFacts, analysis: Analysis) -> list[Diagnostic]:
         what = "has a kink" if s is Smoothness.CONTINUOUS else "jumps"
         message = f"the residual is not differentiable everywhere: {e.name} {what} in `{show(e)}`"
         notes = ("where it happens the gradient is that of one side",)
-        span = e.span or _place(part.block)
+        span = analysis.model.spans.get(e, _place(part.block))
         found.append(Diagnostic("IMP403", message, span, analysis.model.source, notes=notes))
     return found

@@ -62,6 +62,7 @@ def assemble(tried: Attempt, later: set[str]) -> Model | None:
         outputs,
         report.source,
         tried.layer.span,
+        {finish.memo[raw]: span for raw, span in context.spans.items() if raw in finish.memo},
     )
 
 

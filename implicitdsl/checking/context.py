@@ -39,6 +39,8 @@ class Context:
     ranges: dict[str, tuple[Dim, Dim]] = field(default_factory=dict[str, tuple[Dim, Dim]])
     declared_sets: dict[str, Span] = field(default_factory=dict[str, Span])
     incomplete: bool = False  # poison without an error of this layer's own
+    # a node's own span is that of the first text in the process in which it was written
+    spans: dict[Expr, Span] = field(default_factory=dict[Expr, Span])
     count: int = 0
 
     def unique(self, stem: str) -> str:

@@ -140,7 +140,7 @@ def conditions_for(
     for d in domains:
         if d.name == time:
             value = number_of(d.lo)
-            start = f"{value:g}" if value is not None else calls.report.source.at(d.lo.span) if d.lo.span else d.lo.name
+            start = f"{value:g}" if value is not None else written(calls, d.lo) or "t0"
     for u in dynamic:
         own = [c for c in conditions if (c.args[0].args[0] if c.args[0].op == "deriv" else c.args[0]) is u.node]
         have = {c.args[0].attrs[0] if c.args[0].op == "deriv" else 0 for c in own}
@@ -221,8 +221,8 @@ def noise_is_linear(calls: Calls, evolution: Sequence[tuple[Equation, str]], def
                 if degree[n] is None:
                     calls.report.add(
                         "IMP505",
-                        f"`{calls.report.source.at(n.span) if n.span else text}` is not linear in the differentials",
-                        n.span or equation.span,
+                        f"`{written(calls, n) or text}` is not linear in the differentials",
+                        calls.context.spans.get(n, equation.span),
                         notes=(f"in `{text}`", "an Itô equation reads dz = f(z, t) dt + g(z, t) dW"),
                     )
                     return
@@ -248,3 +248,9 @@ def sides_fit(calls: Calls, equations: Sequence[Equation], texts: Sequence[str])
                 )
                 return False
     return True
+
+
+def written(calls: Calls, e: Expr) -> str | None:
+    """An expression as it stands in the text."""
+    span = calls.context.spans.get(e)
+    return calls.report.source.at(span) if span else None

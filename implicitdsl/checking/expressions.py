@@ -24,7 +24,13 @@ class Elaborator(Wording):
     # -- dispatch --------------------------------------------------------------------------------------------------
 
     def elaborate(self, expr: ast.Expr) -> Typed | None:
-        """The typed node of an expression; None after an error."""
+        """The typed node of an expression; None after an error. Notes where in this text the node is written."""
+        typed = self.dispatch(expr)
+        if typed is not None:
+            self.context.spans.setdefault(typed.expr, expr.span)
+        return typed
+
+    def dispatch(self, expr: ast.Expr) -> Typed | None:
         match expr:
             case ast.Paren():
                 return self.elaborate(expr.inner)

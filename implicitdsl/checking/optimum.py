@@ -203,8 +203,8 @@ def nonnegative(calls: Calls, e: Expr) -> bool:
 
 
 def quadratic_needs_psd(calls: Calls, form: Expr, middle: Expr) -> None:
-    text = calls.report.source.at(form.span) if form.span else "z^T Q z"
-    span = form.span or Span(0, 0)
+    span = calls.context.spans.get(form, calls.context.spans.get(middle, Span(0, 0)))
+    text = calls.report.source.at(span)
     name = middle.name if middle.op == "sym" else None
     entity = calls.context.sets.scope_root().find(name) if name else None
     fixes = ()

@@ -124,7 +124,7 @@ def times_inside(calls: Calls, found: Sequence[tuple[str, Expr, ast.Output | Non
                     for time in times:
                         value = number_of(time)
                         if value is not None and not min(lo, hi) <= value <= max(lo, hi):
-                            span = time.span or (output.span if output else block.section.span)
+                            span = calls.context.spans.get(time, block.section.span)
                             calls.report.add(
                                 "IMP504",
                                 f"output `{n.args[0].name}({value:g})` lies outside {d.name} in [{lo:g}, {hi:g}]",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from implicitdsl.ground.source import Source, Span
@@ -155,3 +156,4 @@ class Model:
     outputs: tuple[OutputValue, ...]
     source: Source = field(repr=False)
     span: Span = NOWHERE
+    spans: Mapping[Expr, Span] = field(default_factory=dict[Expr, Span], repr=False, compare=False)  # in this text

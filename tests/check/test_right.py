@@ -7,6 +7,7 @@ from right_specs import BARE, DECLARED
 
 from implicitdsl.checking import check
 from implicitdsl.checking.complete import complete
+from implicitdsl.driver import check_source
 from implicitdsl.ground.source import Source
 from implicitdsl.ir.dump import dump
 from implicitdsl.ir.model import Model
@@ -95,3 +96,13 @@ def test_least_squares_may_have_any_number_of_equations() -> None:
     text = "layer A(n, m):\n  given b in R^m\n  param M in R^(m, n)\n  find z in R^n such that M z = b\n"
     assert [d.code for d in checked(text)[1].diagnostics if d.is_error] == ["IMP301"]
     assert not any(d.is_error for d in checked(text + "  using levenberg_marquardt\n")[1].diagnostics)
+
+
+def test_places_are_those_of_the_text_at_hand() -> None:
+    first = "layer A(n):\n  given x in R^n\n  param W in R^(n, n)\n  find z in R^n such that z = relu(W z + x)\n"
+    kept = check_source(Source("first", first))
+    second = "# a longer text\n" * 3 + first
+    found = check_source(Source("second", second))
+    places = [(d.line, d.column) for d in found if d.code == "IMP403"]
+    assert places == [(7, 31)]
+    assert [(d.line, d.column) for d in kept if d.code == "IMP403"] == [(4, 31)]
