@@ -329,11 +329,13 @@ class Recipe:
         module, _, name = family.lower.partition(":")
         return getattr(import_module(module), attribute or name)
 
-    def explain(self, form: str = "text") -> str:
-        """The derivation."""
+    def explain(self, form: str, sizes: Mapping[str, int]) -> str:
+        """The derivation, and the plan for the sizes that are known."""
         from .explanation import explain as explain_plan
 
-        return explain_plan(self.planned.plan, self.language.function_table, form)
+        model, language = self.planned.model, self.language
+        made = plan(model, language, sizes) if sizes else self.planned.plan
+        return explain_plan(made, language.function_table, form, sizes)
 
 
 def _again(model: Model, language: Language | None, source: Source) -> Recipe:

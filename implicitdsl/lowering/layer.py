@@ -63,7 +63,8 @@ class Layer(Holder):
 
     `functions`: the language's functions. `lower`: see `Lowering`. `sizes`: dimensions given at compile time; others
     are found at the first call. `bindings`: constants, functions and sub-layers by name. `text`: the completed spec.
-    `explain`: from "text", "markdown" or "latex" to the derivation. `debug`: inputs are verified to lie in their sets.
+    `explain`: from "text", "markdown" or "latex", and the sizes known so far, to the derivation. `debug`: inputs are
+    verified to lie in their sets.
 
     Calls raise TypeError for wrong arguments, ShapeError for wrong shapes, dtypes and devices, naming the declaration.
     """
@@ -77,7 +78,7 @@ class Layer(Holder):
         sizes: Mapping[str, int] | None = None,
         bindings: Mapping[str, Any] | None = None,
         text: str = "",
-        explain: Callable[[str], str] | None = None,
+        explain: Callable[[str, Mapping[str, int]], str] | None = None,
         debug: bool = False,
     ) -> None:
         super().__init__(model, sizes or {}, bindings or {})
@@ -261,13 +262,13 @@ class Layer(Holder):
 
     def explain(self, form: str = "text") -> str:
         """The derivation as "text", "markdown" or "latex"."""
-        return self._text if self._explain is None else self._explain(form)
+        return self._text if self._explain is None else self._explain(form, self.sizes)
 
     def _repr_markdown_(self) -> str:
         return self.explain("markdown")
 
     def _repr_latex_(self) -> str | None:
-        return None if self._explain is None else self._explain("latex")
+        return None if self._explain is None else self._explain("latex", self.sizes)
 
 
 @torch.compiler.disable(reason="dropout masks and batch statistics are held during a solve, which is not traced")
