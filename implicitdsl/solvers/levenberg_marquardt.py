@@ -11,12 +11,13 @@ from torch import Tensor
 from .factor import Factor, factorise
 from .loop import Iteration
 from .problem import Inputs, RootProblem
-from .verdict import Rule, View, norm, tolerance
+from .verdict import SLOW, Rule, View, norm, tolerance
 
 
 class MarquardtState(NamedTuple):
     """Accepted z, F(z), J(z), the error and its first value; damping μ and its growth ν; the next step, and whether
-    it is a nudge; the undamped correction's length and a better point; singular flags and LU, where J is square."""
+    it is a nudge; the undamped correction's length, and whether that shrinks only as at a multiple root; a better
+    point; singular flags and LU, where J is square."""
 
     z: Tensor
     f: Tensor
@@ -28,6 +29,7 @@ class MarquardtState(NamedTuple):
     direction: Tensor
     nudge: Tensor
     correction: Tensor
+    slow: Tensor
     polished: Tensor
     singular: Tensor
     lu: Tensor
@@ -59,7 +61,7 @@ class LevenbergMarquardt(Iteration):
         jacobian = _jacobian(problem, z, a)
         error = _error(jacobian, f, z.shape[-1])
         one = torch.ones_like(error)
-        return self._aim(problem, z, f, jacobian, error, error, 1e-3 * one, 2 * one)
+        return self._aim(problem, z, f, jacobian, error, error, 1e-3 * one, 2 * one, 0 * one)
 
     def step(self, problem: RootProblem, a: Inputs, state: MarquardtState) -> MarquardtState:
         z = problem.clip(state.z + state.direction)
@@ -89,6 +91,7 @@ class LevenbergMarquardt(Iteration):
             state.first,
             torch.where(taken, eased, raised),
             torch.where(taken, 2.0, 2 * state.nu),
+            torch.where(taken, SLOW * state.correction, torch.where(state.slow, 0.0, torch.inf)),
         )
 
     def view(self, state: MarquardtState) -> View:
@@ -96,7 +99,7 @@ class LevenbergMarquardt(Iteration):
         factor = Factor(state.lu, state.pivots if state.lu.ndim == 3 else None) if square else None
         if not square:
             return View(state.z, state.error, polished=state.polished)
-        return View(state.z, state.error, state.correction, state.polished, state.singular, factor)
+        return View(state.z, state.error, state.correction, state.polished, state.singular, factor, slow=state.slow)
 
     def _aim(
         self,
@@ -108,7 +111,9 @@ class LevenbergMarquardt(Iteration):
         first: Tensor,
         mu: Tensor,
         nu: Tensor,
+        due: Tensor,
     ) -> MarquardtState:
+        """The next step from z; slow where the undamped one is not shorter than `due`."""
         eps, n, m = torch.finfo(z.dtype).eps, z.shape[-1], f.shape[-1]
         mu = mu.clamp(eps, 1 / torch.finfo(z.dtype).tiny ** 0.25)
         nu = nu.clamp_max(2.0**16)
@@ -137,8 +142,23 @@ class LevenbergMarquardt(Iteration):
             pattern = torch.cos(torch.arange(n, dtype=z.dtype, device=z.device))
             away = pattern * (eps**0.5 * norm(z).clamp_min(1.0)).unsqueeze(-1)
             direction = torch.where(nudge.unsqueeze(-1), away, direction)
+        slow = correction >= due
         return MarquardtState(
-            z, f, jacobian, error, first, mu, nu, direction, nudge, correction, polished, singular, lu, pivots
+            z,
+            f,
+            jacobian,
+            error,
+            first,
+            mu,
+            nu,
+            direction,
+            nudge,
+            correction,
+            slow,
+            polished,
+            singular,
+            lu,
+            pivots,
         )
 
 

@@ -11,18 +11,21 @@ from torch import Tensor
 from .factor import Factor, factorise
 from .loop import Iteration
 from .problem import Inputs, RootProblem
-from .verdict import Rule, View, norm, tolerance
+from .verdict import SLOW, Rule, View, norm, tolerance
 
 _SHORTEST = 2.0**-8
 
 
 class NewtonState(NamedTuple):
-    """Accepted point z with F(z), its norm, the Newton direction, the trial length (B,), singular flags and the LU."""
+    """Accepted point z with F(z), its norm, the Newton direction and its length, whether that shrinks only as at a
+    multiple root, the trial length (B,), singular flags and the LU."""
 
     z: Tensor
     f: Tensor
     error: Tensor
     direction: Tensor
+    correction: Tensor
+    slow: Tensor
     length: Tensor
     singular: Tensor
     lu: Tensor
@@ -50,14 +53,15 @@ class Newton(Iteration):
     def init(self, problem: RootProblem, z0: Tensor, a: Inputs) -> NewtonState:
         z = problem.clip(z0)
         f = problem.F(z, a)
-        return self._aim(problem, a, z, f, norm(f), None)
+        error = norm(f)
+        return self._aim(problem, a, z, f, error, torch.zeros_like(error), torch.ones_like(error))
 
     def step(self, problem: RootProblem, a: Inputs, state: NewtonState) -> NewtonState:
         z = problem.clip(torch.addcmul(state.z, state.length.unsqueeze(-1), state.direction))
         f = problem.F(z, a)
         error = norm(f)
         if not self.line_search:
-            return self._aim(problem, a, z, f, error, None)
+            return self._aim(problem, a, z, f, error, SLOW * state.correction, torch.ones_like(error))
         size = state.length.abs()
         taken = (error <= (1 - 1e-4 * size) * state.error) | ((size <= _SHORTEST) & error.isfinite())
         rows = taken.unsqueeze(-1)
@@ -68,26 +72,28 @@ class Newton(Iteration):
             torch.where(rows, z, state.z),
             torch.where(rows, f, state.f),
             torch.where(taken, error, state.error),
+            torch.where(taken, (1 - (1 - SLOW) * size) * state.correction, torch.where(state.slow, 0.0, torch.inf)),
             torch.where(taken, 1.0, shorter),
         )
 
     def view(self, state: NewtonState) -> View:
         factor = Factor(state.lu, state.pivots if state.lu.ndim == 3 else None)
         polished = state.z + state.direction
-        return View(state.z, state.error, norm(state.direction), polished, state.singular, factor)
+        return View(state.z, state.error, state.correction, polished, state.singular, factor, slow=state.slow)
 
     def _aim(
-        self, problem: RootProblem, a: Inputs, z: Tensor, f: Tensor, error: Tensor, length: Tensor | None
+        self, problem: RootProblem, a: Inputs, z: Tensor, f: Tensor, error: Tensor, due: Tensor, length: Tensor
     ) -> NewtonState:
+        """The next step from z; slow where it is not shorter than `due`."""
         jacobian = problem.J(z, a)
         if jacobian.ndim == (1 if problem.diagonal else 2):
             jacobian = jacobian.expand(z.shape[0], *jacobian.shape)
         factor = factorise(jacobian, problem.diagonal)
         direction, singular = descent(factor, z, f, error)
-        if length is None:
-            length = torch.ones_like(error)
+        correction = norm(direction)
         pivots = factor.pivots if factor.pivots is not None else torch.zeros_like(error, dtype=torch.int32)
-        return NewtonState(z, f, error, direction, length, singular, factor.lu, pivots)
+        slow = correction >= due
+        return NewtonState(z, f, error, direction, correction, slow, length, singular, factor.lu, pivots)
 
 
 def descent(factor: Factor, z: Tensor, f: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:

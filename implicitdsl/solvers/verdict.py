@@ -14,6 +14,9 @@ CONVERGED, RUNNING, MAX_ITERATIONS = int(Outcome.CONVERGED), int(Outcome.RUNNING
 DIVERGED, NOT_FINITE, STALLED = int(Outcome.DIVERGED), int(Outcome.NOT_FINITE), int(Outcome.STALLED)
 SINGULAR, NO_SIGN_CHANGE = int(Outcome.SINGULAR), int(Outcome.NO_SIGN_CHANGE)
 
+SLOW = 0.4
+"""Newton steps shrink to less of their length near a simple root; at a multiple one to 1/2 or more."""
+
 
 class Solved(NamedTuple):
     """What a solver hands back; each field has one entry a sample (leading dimension B).
@@ -41,7 +44,8 @@ class View(NamedTuple):
 
     correction (B,): ‖z - z*‖ as a Newton step estimates it; polished: a better point, returned on convergence;
     singular (B,): the Jacobian was singular there; factor: to be kept for the backward pass; outcome (B,): a status
-    that only the method can tell, RUNNING where there is none; STALLED where it knows that no progress is left.
+    that only the method can tell, RUNNING where there is none; STALLED where it knows that no progress is left;
+    slow (B,): the corrections shrink as at a multiple root, so a large one is no matter of scale or condition.
     """
 
     z: Tensor
@@ -51,6 +55,7 @@ class View(NamedTuple):
     singular: Tensor | None = None
     factor: Factor | None = None
     outcome: Tensor | None = None
+    slow: Tensor | None = None
 
 
 class Rule(NamedTuple):
@@ -96,10 +101,15 @@ def verdict(view: View, done: Tensor, bound: Tensor, first: Tensor, best: Tensor
 
 
 def solved_status(view: View, bound: Tensor, tol: float) -> Tensor:
-    """CONVERGED, or SINGULAR where the remaining Newton correction dwarfs the residual (a multiple root)."""
+    """CONVERGED, or SINGULAR where the remaining Newton correction dwarfs the residual (a multiple root).
+
+    It does so too where J is small or its condition bad; a method that sees its corrections shrink tells which.
+    """
     if view.correction is None:
         return torch.full_like(view.error, CONVERGED, dtype=torch.int64)
     multiple = view.correction > bound * tol ** (-1 / 3)
+    if view.slow is not None:
+        multiple = multiple & view.slow
     if view.singular is not None:
         multiple = multiple | view.singular
     return torch.where(multiple, SINGULAR, CONVERGED)

@@ -182,6 +182,18 @@ def test_a_double_root_is_singular(scale: float) -> None:
     assert solved.converged.all()
 
 
+@pytest.mark.parametrize("solver", [Newton(), Newton(line_search=False), LevenbergMarquardt()], ids=name)
+def test_a_badly_scaled_simple_root_is_not_singular(solver: Solver) -> None:
+    scale = torch.tensor([1.0, 1e-6, 1e-9], dtype=F64)  # the last entries are the last to settle
+    problem = RootProblem(
+        residual=lambda z, a: scale * (z * z - a), jacobian=lambda z, a: torch.diag_embed(2 * scale * z), ranks=(1,)
+    )
+    a = torch.linspace(0.2, 9, 100, dtype=F64).unsqueeze(1) * torch.tensor([1.0, 10.0, 100.0], dtype=F64)
+    solved = run(solver, problem, a, start=torch.ones_like(a))
+    assert set(outcomes(solved)) == {Outcome.CONVERGED}
+    assert (scale * (solved.z.square() - a)).abs().max() < 1e-10
+
+
 def test_a_singular_affine_system_is_singular() -> None:
     w = torch.eye(3, dtype=F64).repeat(2, 1, 1)
     w[0, 0, 0] = 0.5
