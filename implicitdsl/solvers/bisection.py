@@ -15,7 +15,8 @@ from .verdict import NO_SIGN_CHANGE, RUNNING, STALLED, Rule, Solved, View, norm,
 
 class BracketState(NamedTuple):
     """Entry by entry, (B, n): the newest point x and the other end `far` of its bracket, the point dropped last, F at
-    these, the place of the next one, how an infinite end moves; ‖F‖ at the best points and at the first ends, (B,)."""
+    these, the place of the next one, how an infinite end moves, the slope over the first bracket; ‖F‖ at the best
+    points and at the first ends, (B,)."""
 
     x: Tensor
     far: Tensor
@@ -25,6 +26,7 @@ class BracketState(NamedTuple):
     f_old: Tensor
     ahead: Tensor
     reach: Tensor
+    steep: Tensor
     error: Tensor
     at_ends: Tensor
 
@@ -74,9 +76,9 @@ class Bisection(Iteration):
         error = norm(_best(x, f, far, f_far)[1])
         sizes = (torch.where(g.isfinite(), g.abs(), 0.0) for g in (f_low, f_high, f))
         at_ends = norm(torch.stack(tuple(sizes)).amax(0))
-        return self._aim(
-            problem, BracketState(x, far, old, f, f_far, f_old, x, torch.full_like(x, 2.0), error, at_ends)
-        )
+        steep = ((f_high - f_low) / (high - low)).abs().nan_to_num(0.0, 0.0)
+        reach = torch.full_like(x, 2.0)
+        return self._aim(problem, BracketState(x, far, old, f, f_far, f_old, x, reach, steep, error, at_ends))
 
     def step(self, problem: RootProblem, a: Inputs, state: BracketState) -> BracketState:
         x = state.ahead
@@ -102,12 +104,15 @@ class Bisection(Iteration):
         error = norm(_best(x, f, far, f_far)[1])
         # far out any F is small beside x, so on the way to a bracket the error does not count as fallen
         error = torch.where(_opposite(f, f_far).all(-1), error, torch.maximum(error, state.error))
-        return self._aim(problem, BracketState(x, far, old, f, f_far, f_old, x, reach, error, state.at_ends))
+        return self._aim(
+            problem, BracketState(x, far, old, f, f_far, f_old, x, reach, state.steep, error, state.at_ends)
+        )
 
     def view(self, state: BracketState) -> View:
         z, f = _best(state.x, state.f, state.far, state.f_far)
         slope = ((state.f - state.f_far) / (state.x - state.far)).abs()
         correction = norm(torch.where(f == 0, 0.0, f / slope))
+        slow = ((slope < 1e-3 * state.steep) & (f != 0)).any(-1)
         # across a jump or a pole the bracket shrinks but F does not
         smooth = state.error <= 1e-3 * state.at_ends
         correction = torch.where(smooth, correction, torch.inf)
@@ -117,7 +122,7 @@ class Bisection(Iteration):
         closed = apart <= 4 * torch.finfo(z.dtype).eps * torch.maximum(state.x.abs(), state.far.abs())
         outcome = torch.where((closed | (f == 0)).all(-1), STALLED, RUNNING)
         outcome = torch.where(hopeless, NO_SIGN_CHANGE, outcome)
-        return View(z, state.error, correction, outcome=outcome)
+        return View(z, state.error, correction, outcome=outcome, slow=slow)
 
     def _aim(self, problem: RootProblem, state: BracketState) -> BracketState:
         """Place the next point; at x itself where an unbracketed entry has nowhere to go."""

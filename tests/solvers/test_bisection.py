@@ -95,6 +95,15 @@ def test_roots_of_odd_multiplicity_are_singular(power: int) -> None:
     assert outcomes(run(lambda z, a: z**power - a, [0.0, 1.0], -1.0, 2.0, 1.3)) == [Outcome.SINGULAR, CONVERGED]
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1e6])
+def test_a_simple_root_of_any_scale_is_not_singular(scale: float) -> None:
+    a = [0.3, 1.1, 3.0, 3.99]
+    solved = run(lambda z, a: scale * (z * z - a), a, 0.0, 2.0, 1.0)
+    assert outcomes(solved) == [CONVERGED] * 4
+    error = solved.z - torch.tensor(a, dtype=F64).sqrt().unsqueeze(1)
+    assert error.abs().max() < 1e-11 / min(scale, 1.0)
+
+
 def test_poles_and_jumps_are_no_roots() -> None:
     assert not run(lambda z, a: 1 / (z - a), [0.3], -1.0, 2.0).converged.any()
     assert not run(lambda z, a: torch.sign(z - a) + 0.1, [0.3], -1.0, 2.0).converged.any()
