@@ -18,7 +18,7 @@ from implicitdsl.ground.render import text
 from implicitdsl.ground.source import Source
 
 SPECS = BARE | DECLARED
-LOWERED = ["fixed_point", "root", "system", "deq", "energy", "two_blocks", "sublayer"]  # every stage, generated code too
+LOWERED = ["fixed_point", "root", "system", "deq", "energy", "two_blocks", "sublayer"]  # every stage, Python too
 CHECKED = ["ode_bare", "event", "pde", "qp", "mpc", "literals", "sets"]  # as far as the plan
 
 
