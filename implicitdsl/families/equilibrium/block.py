@@ -15,6 +15,7 @@ from implicitdsl.backward.implicit import Implicit, implicit_solve
 from implicitdsl.backward.inexact import Phantom, Unrolled
 from implicitdsl.families.noise import Layout
 from implicitdsl.families.opaque import Noise, Opaques, UnsteadyError
+from implicitdsl.families.twice import twice
 from implicitdsl.ground.diagnostics import Diagnostic
 from implicitdsl.ground.errors import ConvergenceError, SpecError
 from implicitdsl.ground.outcomes import Outcome
@@ -220,7 +221,7 @@ class EquilibriumBlock:
         problem = _problem(recipe, z0, ranks, residual=opened("residual"), step=opened("step"), precision=precision)
         misfit = opened("misfit")
         squares = None if misfit is None else replace(problem, residual=misfit, step=None)
-        return _Made(problem, (*parameters, *noise.tensors), squares)
+        return _Made(twice(problem), (*parameters, *noise.tensors), squares)
 
     def _noise(self, a: Inputs, bound: Opaques, z0: Tensor) -> Noise:
         """What the functions draw in this call."""
