@@ -17,9 +17,10 @@ from .verdict import CONVERGED, NOT_FINITE, SINGULAR, STALLED, Solved, norm, tol
 class Direct(Solver):
     """z = z0 - J⁻¹ F(z0) for F affine in z, then one step of iterative refinement. No spectral radius matters.
 
-    Cost: one factorisation, 2/3 n³ (once for the batch where J is shared), 4 n² a row, three evaluations of F. A
-    singular J ends as SINGULAR whether or not a solution exists; a residual above 10 n·tol after refinement, which
-    means that F is not affine, as STALLED.
+    Cost: one factorisation, 2/3 n³ (once for the batch where J is shared), 4 n² a row, three evaluations of F. Where J
+    is singular, lost pivots are replaced (`Factor.perturbed`): a row that has a solution all the same ends as SINGULAR,
+    one that has none as STALLED at z0. A residual above 10 n·tol after refinement, which means that F is not affine,
+    is STALLED too.
     """
 
     tol: float | None = None
@@ -29,16 +30,22 @@ class Direct(Solver):
         f0 = problem.F(z0, a)
         factor = factorise(problem.J(z0, a), problem.diagonal)
         singular = factor.is_singular()
-        z = z0 - factor.solve(f0)
-        f = problem.F(z, a)
-        z = z - factor.solve(f)
+        usable = factor
+        if torch.compiler.is_compiling() or bool(singular.any()):
+            size = torch.linalg.vector_norm(f0) if factor.shared else norm(f0)
+            usable = factor.perturbed(torch.where(size > 0, size, 1.0))
+        z = z0 - usable.solve(f0)
+        z = z - usable.solve(problem.F(z, a))
         error = norm(problem.F(z, a))
         singular = singular.expand_as(error)
-        z = torch.where(singular.unsqueeze(-1) & ~z.isfinite(), z0, z)
         tol = 10 * z.shape[-1] * tolerance(self.tol, z.dtype)
-        done = error <= tol * torch.maximum(torch.maximum(norm(z), norm(z0)), norm(f0))
-        status = torch.where(done, CONVERGED, STALLED)
-        status = torch.where(singular, SINGULAR, status)
+        # along a lost direction z may be of any length, which must not make a residual relatively small
+        scale = torch.maximum(norm(z0), norm(f0))
+        done = error <= tol * torch.where(singular, scale, torch.maximum(scale, norm(z)))
+        status = torch.where(done, torch.where(singular, SINGULAR, CONVERGED), STALLED)
         status = torch.where(norm(f0).isfinite(), status, NOT_FINITE)
+        lost = singular & ~done
+        z = torch.where(lost.unsqueeze(-1), z0, z)
+        error = torch.where(lost, norm(f0), error)
         once = torch.ones_like(status)
         return Solved(z, status, once, error, 3 * once, factor)

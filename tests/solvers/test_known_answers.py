@@ -194,13 +194,22 @@ def test_a_badly_scaled_simple_root_is_not_singular(solver: Solver) -> None:
     assert (scale * (solved.z.square() - a)).abs().max() < 1e-10
 
 
-def test_a_singular_affine_system_is_singular() -> None:
-    w = torch.eye(3, dtype=F64).repeat(2, 1, 1)
-    w[0, 0, 0] = 0.5
-    w[0, 1, 1] = 0.5
-    w[0, 2, 2] = 0.5
-    solved = run(Direct(), AFFINE, inputs(2, 3), w)
-    assert outcomes(solved) == [Outcome.CONVERGED, Outcome.SINGULAR]
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_a_singular_affine_system_is_singular_with_a_solution_and_unsolved_without(diagonal: bool) -> None:
+    w = torch.eye(3, dtype=F64).repeat(3, 1, 1)
+    w[0] *= 0.5
+    w[1, 0, 0] = 0.5
+    x = inputs(3, 3)
+    x[1, 1:] = 0.0
+    problem = AFFINE
+    if diagonal:
+        w = w.diagonal(dim1=-2, dim2=-1)
+        problem = RootProblem(lambda z, x, w: z - w * z - x, jacobian=lambda z, x, w: 1 - w, diagonal=True)
+    solved = run(Direct(), problem, x, w)
+    assert outcomes(solved) == [Outcome.CONVERGED, Outcome.SINGULAR, Outcome.STALLED]
+    assert (solved.residual[:2] < 1e-12).all()
+    assert solved.residual[2] > 0.1
+    assert (solved.z[:2, 0] - 2 * x[:2, 0]).abs().max() < 1e-12
     assert solved.z.isfinite().all()
 
 
