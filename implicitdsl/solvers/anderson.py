@@ -75,7 +75,7 @@ class Anderson(Iteration):
         gram = torch.bmm(unit, unit.mT)
         # an absent column leaves a zero row: its diagonal becomes 1 and its γ stays 0
         ridge = max(self.ridge, 4 * torch.finfo(gram.dtype).eps)
-        gram = gram + torch.diag_embed(torch.where(told, ridge, 1.0))
+        gram = gram + torch.diag_embed(torch.where(told, ridge, torch.ones_like(length)))
         lu, pivots, _ = torch.linalg.lu_factor_ex(gram)
         right = torch.bmm(unit, state.f.unsqueeze(-1))
         gamma = torch.linalg.lu_solve(lu, pivots, right).squeeze(-1) * inverse

@@ -82,7 +82,7 @@ class Broyden(Iteration):
         if torch.compiler.is_compiling() or bool(again.any()):
             u = torch.where(again.view(-1, 1, 1), 0.0, u)  # and whatever v is
         length = norm(s)
-        radius = torch.where(taken, torch.maximum(state.radius, 4 * length), torch.where(told, 0.5, 0.125) * length)
+        radius = torch.where(taken, torch.maximum(state.radius, 4 * length), torch.where(told, length / 2, length / 8))
 
         row = taken.unsqueeze(-1)
         z, f, error = torch.where(row, z, state.z), torch.where(row, f, state.f), torch.where(taken, error, state.error)
@@ -105,7 +105,8 @@ class Broyden(Iteration):
     def _updated(self, state: BroydenState, s: Tensor, y: Tensor, told: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """H after a trial; rows that learnt nothing add a zero."""
         along = (s * y).sum(-1, keepdim=True)
-        scale = torch.where(along < 0, -1.0, 1.0) * (norm(s) / norm(y)).unsqueeze(-1)
+        scale = (norm(s) / norm(y)).unsqueeze(-1)
+        scale = torch.where(along < 0, -scale, scale)
         fresh = (told & (state.updates == 0)).unsqueeze(-1)
         gamma = torch.where(fresh & scale.isfinite(), scale, state.gamma)
         drop = max(state.u.shape[1] + 1 - self.memory, 0)
@@ -114,7 +115,7 @@ class Broyden(Iteration):
         hs = _apply(gamma, older_v, older_u, s)  # Hᵀ s
         square = s.square().sum(-1, keepdim=True)
         omega = (s * hy).sum(-1, keepdim=True) / square
-        sign = torch.where(omega < 0, -1.0, 1.0)
+        sign = torch.where(omega < 0, -1.0, torch.ones_like(omega))
         theta = torch.where(omega.abs() < 0.1, (1 - 0.1 * sign) / (1 - omega), 1.0)
         u = theta * (s - hy) / ((theta * omega + 1 - theta) * square)
         good = (told & (u.isfinite() & hs.isfinite()).all(-1)).unsqueeze(-1)

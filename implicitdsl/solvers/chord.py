@@ -65,7 +65,7 @@ class Chord(Iteration):
         rows = taken.unsqueeze(-1)
         z, f = torch.where(rows, trial, state.z), torch.where(rows, f, state.f)
         error = torch.where(taken, error, state.error)
-        shorter = torch.where(state.singular, -0.5, 0.5) * state.length
+        shorter = torch.where(state.singular, -0.5 * state.length, 0.5 * state.length)
         length = torch.where(taken | renew, 1.0, shorter)
         lu, pivots = _renewed(problem, z, a, renew, state.lu, state.pivots)
         return _aimed(z, f, error, length, renew | (state.fresh & ~taken), lu, pivots)

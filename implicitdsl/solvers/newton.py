@@ -65,7 +65,7 @@ class Newton(Iteration):
         size = state.length.abs()
         taken = (error <= (1 - 1e-4 * size) * state.error) | ((size <= _SHORTEST) & error.isfinite())
         rows = taken.unsqueeze(-1)
-        shorter = torch.where(state.singular, -0.5, 0.5) * state.length
+        shorter = torch.where(state.singular, -0.5 * state.length, 0.5 * state.length)
         return self._aim(
             problem,
             a,

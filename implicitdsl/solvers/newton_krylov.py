@@ -115,7 +115,7 @@ def _trial(problem: RootProblem, a: Inputs, state: NewtonKrylovState, searching:
     size = state.length.abs()
     fallen = error <= (1 - 1e-4 * size) * state.error
     taken = searching & (fallen | ((size <= _SHORTEST) & error.isfinite()))
-    shorter = torch.where(_idle(norm(state.r), state.error), -0.5, 0.5) * state.length
+    shorter = torch.where(_idle(norm(state.r), state.error), -0.5 * state.length, 0.5 * state.length)
     ratio = error / state.error
     eta = torch.maximum(0.9 * ratio.square(), torch.where(state.eta > 0.3, 0.9 * state.eta.square(), 0.0))
     rows, block = taken.unsqueeze(-1), taken.view(-1, 1, 1)

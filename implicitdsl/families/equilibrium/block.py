@@ -122,7 +122,7 @@ class EquilibriumBlock:
             computed = computed if len(recipe.hoisted) > 1 else (computed,)
             values = {**values, **dict(zip(recipe.hoisted, computed, strict=True))}
         a = tuple(values[name] for name in recipe.system.inputs)
-        rows = batch or 1
+        rows = 1 if batch is None else batch
         try:
             if recipe.explicit:
                 z, solved = self._explicit(a, functions, rows)
@@ -280,7 +280,7 @@ class EquilibriumBlock:
 def report(solved: Solved, batch: int | None, methods: Sequence[str]) -> Report:
     """A block's report, one entry a sample."""
     names, message = list(methods[:1]), ""
-    if solved.rung is not None and len(methods) > 1 and not torch.compiler.is_compiling():
+    if solved.rung is not None and len(methods) > 1 and not torch.compiler.is_compiling() and batch != 0:
         later = int(solved.rung.max())
         names = list(methods[: later + 1])
         message = f"{int((solved.rung > 0).sum())} samples went on to {methods[later]}" if later else ""

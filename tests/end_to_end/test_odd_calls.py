@@ -1,0 +1,60 @@
+"""Calls that a user makes rarely: an empty batch, another default dtype, equations that have no solution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import implicitdsl as imp
+
+TANH = "layer L(n):\n given x in R^n\n param W in SpectralBall(n, 0.9)\n find z in R^n such that z = tanh(W z + x)\n {}"
+METHODS = ("picard", "anderson", "newton", "broyden", "newton_krylov", "levenberg_marquardt", "chord")
+USING = ("", *(f"using {m}" for m in METHODS))
+
+
+@pytest.fixture
+def double_by_default() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("lead", [(0,), (2, 0)])
+@pytest.mark.parametrize("using", USING)
+def test_an_empty_batch_passes_through(using: str, lead: tuple[int, ...]) -> None:
+    layer = imp.compile(TANH.format(using), n=3)
+    x = torch.randn(*lead, 3, requires_grad=True)
+    z = layer(x)
+    assert z.shape == x.shape
+    z.sum().backward()
+    assert x.grad is not None
+    assert x.grad.shape == x.shape
+    assert all(p.grad is None or not p.grad.any() for p in layer.parameters())
+    report = layer.solve(x).report
+    assert report.converged.shape == lead
+    assert "0 of 0 converged" in repr(report)
+
+
+@pytest.mark.usefixtures("double_by_default")
+@pytest.mark.parametrize("using", USING)
+def test_a_float32_layer_stays_float32_where_the_default_is_float64(using: str) -> None:
+    torch.manual_seed(0)
+    layer = imp.compile(TANH.format(using), n=6).float()
+    x = torch.randn(4, 6, dtype=torch.float32, requires_grad=True)
+    z = layer(x)
+    assert z.dtype is torch.float32
+    z.sum().backward()
+    assert (z - torch.tanh(z @ layer.W.mT + x)).abs().max() < 1e-5
+
+
+def test_an_affine_equation_without_solution_is_reported() -> None:
+    layer = imp.compile("layer L:\n given a in R, x in R\n find z in R such that a z = x")
+    a, x = torch.tensor([0.0, 0.0, 2.0]), torch.tensor([1.0, 0.0, 1.0])
+    with pytest.warns(imp.ConvergenceWarning, match="1 of 3 samples did not converge"):
+        solution = layer.solve(a, x)
+    assert solution.report.converged.tolist() == [False, True, True]
+    assert solution.report.residual.isfinite().all()
+    assert solution.value[2] == 0.5
