@@ -91,9 +91,10 @@ def _ladder(part: BlockFacts, methods: tuple[Method, ...], sizes: Sizes, rungs: 
     facts: Mapping[str, Fact] = part.facts_by_name
     found: list[Choice] = []
     for method in methods:
-        suits, reason = (False, "") if method.suits is None else method.suits(facts, sizes)
+        suits, reason, *options = (False, "") if method.suits is None else method.suits(facts, sizes)
         if suits and len(found) < rungs:
-            found.append(Choice(method.name, reason if not found else f"takes over what stalls: {reason}"))
+            why = reason if not found else f"takes over what stalls: {reason}"
+            found.append(Choice(method.name, why, *options))
     if not found:
         found.append(Choice(methods[0].name, f"the default: {methods[0].doc}"))
     return tuple(found)

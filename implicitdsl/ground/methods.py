@@ -23,11 +23,14 @@ class Option:
     above: bool = False
 
 
+Verdict = tuple[bool, str] | tuple[bool, str, tuple[tuple[str, object], ...]]
+
+
 @dataclass(frozen=True)
 class Method:
     """A solver or a backward rule, as `using` names it.
 
-    `suits(facts, sizes)` gives (True, reason) or (False, what is missing); facts are by name as in `ground.facts.Fact`.
+    `suits(facts, sizes)` gives (True, reason), with the options to take as a third, or (False, what is missing); facts are by name as in `ground.facts.Fact`.
     `code` is "module:attribute", imported only when a layer is lowered.
     """
 
@@ -37,7 +40,7 @@ class Method:
     options: tuple[Option, ...]
     doc: str
     code: str | None = None
-    suits: Callable[[Mapping[str, Any], Mapping[str, int | None]], tuple[bool, str]] | None = None
+    suits: Callable[[Mapping[str, Any], Mapping[str, int | None]], Verdict] | None = None
 
     def load(self) -> Any:
         """Import what runs it."""

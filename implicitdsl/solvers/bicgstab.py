@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .loop import Iteration
 from .problem import Inputs, RootProblem
-from .verdict import Rule, View, norm, tolerance
+from .recurrence import measured
+from .verdict import Rule, Solved, View, norm, tolerance
 
 
 class BiCGStabState(NamedTuple):
@@ -62,6 +63,9 @@ class BiCGStab(Iteration):
         z = state.z + alpha.unsqueeze(-1) * p + omega.unsqueeze(-1) * s
         r = s - omega.unsqueeze(-1) * t
         return BiCGStabState(z, r, shadow, p, v, rho, alpha, omega, norm(r))
+
+    def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
+        return measured(self, problem, z0, a)
 
     def view(self, state: BiCGStabState) -> View:
         return View(state.z, state.error)

@@ -9,17 +9,18 @@ from torch import Tensor
 
 from .loop import Solver
 from .problem import Inputs, RootProblem
-from .verdict import MAX_ITERATIONS, NOT_FINITE, Solved
+from .verdict import MAX_ITERATIONS, NOT_FINITE, Solved, norm
 
 
 @dataclass(frozen=True)
 class Cascade(Solver):
     """Runs `rungs[0]` on all rows, `rungs[1]` on those it stalled or diverged on, and so on; `rung` says who settled.
 
-    A row that only ran out of iterations starts the next rung where it stands, others start anew at z0; a row that was
-    not finite to begin with is not handed on. Iterations and evaluations add up. Where no rung settles a row, the best
-    residual that was reached is returned. While `torch.compile` traces, every rung runs on the whole batch, with the
-    settled rows started at their solutions. The factor is kept only where the first rung settles all rows.
+    A row that only ran out of iterations starts the next rung where it stands, if that is better than z0, others start
+    anew at z0; a row that was not finite to begin with is not handed on. Iterations and evaluations add up. Where no
+    rung settles a row, the best residual that was reached is returned. While `torch.compile` traces, every rung runs on
+    the whole batch, with the settled rows started at their solutions. The factor is kept only where the first rung
+    settles all rows.
     """
 
     rungs: tuple[Solver, ...]
@@ -30,20 +31,22 @@ class Cascade(Solver):
         for place, solver in enumerate(self.rungs[1:], 1):
             open_ = ~found.converged & (found.status != NOT_FINITE)
             if torch.compiler.is_compiling():
-                found = _merge(found, solver.solve(problem, _start(found, z0), a), open_, place)
+                start = _start(found, z0, norm(problem.at(a).F(z0, a)))
+                found = _merge(found, solver.solve(problem, start, a), open_, place)
                 continue
             rows = open_.nonzero().view(-1)
             if len(rows) == 0:
                 break
-            start = _start(found, z0).index_select(0, rows)
+            start = _start(found, z0, norm(problem.at(a).F(z0, a))).index_select(0, rows)
             more = solver.solve(problem, start, problem.take(a, rows))
             spread = (f.index_copy(0, rows, m) for f, m in zip(found[:5], more[:5], strict=True))
             found = _merge(found, Solved(*spread), open_, place)  # pyright: ignore[reportArgumentType]  # five tensors
         return found
 
 
-def _start(found: Solved, z0: Tensor) -> Tensor:
-    keep = found.converged | (found.status == MAX_ITERATIONS)
+def _start(found: Solved, z0: Tensor, before: Tensor) -> Tensor:
+    """Where the next rung starts: at what was reached, unless that is worse than z0, whose residual is `before`."""
+    keep = found.converged | ((found.status == MAX_ITERATIONS) & (found.residual <= before))
     return torch.where(keep.unsqueeze(-1) & found.z.isfinite(), found.z, z0)
 
 

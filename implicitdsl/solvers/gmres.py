@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .loop import Iteration
 from .problem import Inputs, RootProblem
-from .verdict import Rule, View, norm, tolerance
+from .recurrence import measured
+from .verdict import Rule, Solved, View, norm, tolerance
 
 
 class GmresState(NamedTuple):
@@ -72,6 +73,9 @@ class Gmres(Iteration):
         idle = (along[..., -1].abs() < 0.05 * state.error.unsqueeze(-1)) & new
         ahead = torch.where(idle, q.squeeze(1), r)
         return GmresState(z, r, error, ahead, kept_p, kept_q)
+
+    def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
+        return measured(self, problem, z0, a)
 
     def view(self, state: GmresState) -> View:
         return View(state.z, state.error)

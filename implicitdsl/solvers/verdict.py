@@ -88,9 +88,11 @@ def verdict(view: View, done: Tensor, bound: Tensor, first: Tensor, best: Tensor
     stuck = best >= 0.999 * mark
     if view.outcome is not None:
         stuck = stuck | (view.outcome == STALLED)
-    settled = done | (stuck & (error <= floor * bound))
+    # not so where the iterates run off: there a huge ‖z‖ makes the bound huge too, but the error has grown with it
+    still = stuck & error.isfinite() & (error <= 10 * best)
+    settled = done | (still & (error <= floor * bound))
     if view.correction is not None:
-        settled = settled | (stuck & (view.correction <= bound))
+        settled = settled | (still & (view.correction <= bound))
     status = torch.where(stuck, torch.where(error > 100 * best, DIVERGED, STALLED), RUNNING)
     lost = torch.where(first.isfinite(), DIVERGED, NOT_FINITE)
     status = torch.where(error.isfinite(), status, lost)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from implicitdsl.ground.facts import Fact
+from implicitdsl.ground.methods import Verdict
 
 SAMPLES = 32
 PICARD_STEP, NEWTON_STEP = 25.0, 330.0
@@ -30,7 +31,9 @@ DENSE_ONCE = 2048
 SLOW = 0.98
 """From this rate on plain iteration is slower than its acceleration."""
 
-Verdict = tuple[bool, str]
+TRIAL = (40, 100)
+"""A trial of plain iteration without a certificate is worth it for at least, and takes at most, so many steps."""
+
 Facts = Mapping[str, Fact]
 Sizes = Mapping[str, int | None]
 
@@ -54,7 +57,11 @@ def picard_steps(rate: float) -> int:
 
 
 def picard_price(n: int, rate: float) -> float:
-    return TYPICAL * picard_steps(rate) * (PICARD_STEP + SAMPLES * 2 * n**2 / PRODUCT)
+    return TYPICAL * picard_steps(rate) * picard_step_price(n)
+
+
+def picard_step_price(n: int) -> float:
+    return PICARD_STEP + SAMPLES * 2 * n**2 / PRODUCT
 
 
 def newton_price(n: int) -> float:
@@ -92,8 +99,10 @@ def bisection(facts: Facts, sizes: Sizes) -> Verdict:
 
 def picard(facts: Facts, sizes: Sizes) -> Verdict:
     rate = value(facts, "contraction")
+    if rate is None and not _affine(facts):
+        return picard_trial(facts, sizes)
     if rate is None or _affine(facts):
-        return False, "no contraction is proved"
+        return False, "affine: one factorisation is enough"
     if rate >= SLOW:
         return False, f"contracts, but its rate {rate:.6g} is slow"
     n, steps = state_size(facts, sizes), picard_steps(rate)
@@ -104,6 +113,21 @@ def picard(facts: Facts, sizes: Sizes) -> Verdict:
     if value(facts, "opaque") is None and other < mine:
         return False, f"{promise}, but a few Newton steps are cheaper at {n} unknowns"
     return True, f"{promise}, cheaper than factoring {n} × {n} Jacobians"
+
+
+def picard_trial(facts: Facts, sizes: Sizes) -> Verdict:
+    """Without a certificate: as many steps as cost half of Newton's, where those are worth trying first."""
+    none = "no contraction is proved"
+    n = state_size(facts, sizes)
+    if n is None or n > _limit(facts) or value(facts, "elementwise") or value(facts, "monotone") is not None:
+        return False, none
+    if _no_step(facts) or value(facts, "bracket") is not None:
+        return False, none
+    steps = min(TRIAL[1], int(newton_price(n) / 2 / picard_step_price(n)))
+    if steps < TRIAL[0]:
+        return False, none
+    why = f"{none}, but {steps} plain steps cost less than factoring {n} × {n} Jacobians: tried first"
+    return True, why, (("max_iter", steps),)
 
 
 def peaceman_rachford(facts: Facts, sizes: Sizes) -> Verdict:
