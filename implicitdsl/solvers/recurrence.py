@@ -1,4 +1,4 @@
-"""Solvers that update the residual by a recurrence: what they return is measured once more, and corrected if it drifted."""
+"""Solvers that update the residual by a recurrence: what they return is measured once more, and corrected if need be."""
 
 from __future__ import annotations
 
