@@ -4,8 +4,9 @@
 # (torch declares the methods of autograd.Function with *args)
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,9 @@ from ..solvers.loop import Solver
 from ..solvers.problem import Inputs, RootProblem, directional
 from ..solvers.verdict import Solved, norm
 from .failure import Failures, report_singular
-from .rules import merge, outer_levels, primal, split
+from .rules import merge, outer_levels, plain, primal, split
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def operator_solve(operator: Operator, z: Tensor, b: Tensor, a: Inputs) -> Tenso
     loss. Rows whose residual stays above 1e-2·‖b‖ count as singular: announced (IMP802), x = 0. Rows that miss the
     tolerance by less are announced and kept.
     """
-    if torch.compiler.is_compiling():  # in a compiled backward pass, which is of first order
+    if torch.compiler.is_compiling() or (plain() and not torch.is_grad_enabled()):  # nothing is differentiated again
         return _OperatorSolve.forward(operator, z, b, *a)
     return _OperatorSolve.apply(operator, z, b, *a)
 
@@ -47,7 +50,17 @@ def transposed_system(problem: RootProblem) -> RootProblem:
     """Jᵀ u - g = 0 as a problem in u with inputs (z, g, *a); its linearisation at z is computed once a solve."""
 
     def hoist(z: Tensor, g: Tensor, *a: Tensor) -> RootProblem:
-        return _affine(problem.at(a).pull(z, a), g)
+        here = problem.at(a)
+        pull = once(lambda: here.pull(z, a))
+        step = once(lambda: here.adjoint_step(z, a))
+
+        def residual(u: Tensor, *_: Tensor) -> Tensor:
+            return pull()(u) - g
+
+        def advance(u: Tensor, *_: Tensor) -> Tensor:
+            return step()(u, g)
+
+        return RootProblem(residual, advance, pushforward=lambda u, *_: pull(), affine=True)
 
     return RootProblem(hoist=hoist, ranks=(1, 1, *problem.ranks), affine=True, precision=problem.precision)
 
@@ -56,7 +69,8 @@ def forward_system(problem: RootProblem) -> RootProblem:
     """J v - b = 0 as a problem in v with inputs (z, b, *a)."""
 
     def hoist(z: Tensor, b: Tensor, *a: Tensor) -> RootProblem:
-        return _affine(problem.at(a).push(z, a), b)
+        push = problem.at(a).push(z, a)
+        return RootProblem(lambda x, *_: push(x) - b, pushforward=lambda x, *_: push, affine=True)
 
     return RootProblem(hoist=hoist, ranks=(1, 1, *problem.ranks), affine=True, precision=problem.precision)
 
@@ -67,14 +81,16 @@ def solve_system(operator: Operator, z: Tensor, b: Tensor, a: Inputs) -> Solved:
     return operator.solver.solve(system, torch.zeros_like(b), (z, b, *a))
 
 
-def _affine(product: Any, b: Tensor) -> RootProblem:
-    def residual(x: Tensor, *_: Tensor) -> Tensor:
-        return product(x) - b
+def once(make: Callable[[], T]) -> Callable[[], T]:
+    """`make` called when first asked for, and never again."""
+    made: list[T] = []
 
-    def pushforward(x: Tensor, *_: Tensor) -> Any:
-        return product
+    def get() -> T:
+        if not made:
+            made.append(make())
+        return made[0]
 
-    return RootProblem(residual=residual, pushforward=pushforward, affine=True)
+    return get
 
 
 class _OperatorSolve(torch.autograd.Function):

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+
+def plain() -> bool:
+    """Whether tensors are just tensors: no transform of torch.func and no forward mode is active."""
+    return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
 
 
 @contextmanager

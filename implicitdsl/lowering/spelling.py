@@ -104,13 +104,18 @@ def _add(em: Emitter, e: Expr) -> Value:
         if total.number:
             total = Value(f"{total.at(ADD)} + {em.aligned(t, axes).at(MUL)}", ADD)
             continue
-        A, x = (em.aligned(a, axes) for a in t.args)
-        total = Value(f"ops.affine({A.text}, {x.text}, {total.text})")
+        A, x = t.args
+        if A.op == "transpose":
+            total = Value(
+                f"ops.vecaffine({em.aligned(x, axes).text}, {em.aligned(A.args[0], axes).text}, {total.text})"
+            )
+        else:
+            total = Value(f"ops.affine({em.aligned(A, axes).text}, {em.aligned(x, axes).text}, {total.text})")
     return Value(total.text, total.level, total.number, axes)
 
 
 def _is_matvec(e: Expr) -> bool:
-    return e.op == "matmul" and e.args[0].rank == 2 and e.args[1].rank == 1 and e.args[0].op != "transpose"
+    return e.op == "matmul" and e.args[0].rank == 2 and e.args[1].rank == 1
 
 
 def _binary(symbol: str, level: int, left: int, right: int) -> Callable[[Emitter, Expr], Value]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 Inputs = tuple[Tensor, ...]
 Linear = Callable[[Tensor], Tensor]
+Shifted = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class RootProblem:
     jvp_inputs   (z, tangents, *a) -> Σ (∂F/∂a_i) ȧ_i; a tangent that is None counts as zero
     pullback     (z, *a) -> (u -> (∂F/∂z)ᵀ u), with all that does not depend on u computed once
     pushforward  (z, *a) -> (v -> (∂F/∂z) v), likewise
+    adjoint      (z, *a) -> ((u, g) -> g + (∂G/∂z)ᵀ u), a step of the adjoint's own fixed-point iteration, likewise
     ranks        core rank of each a_i: it has that many dimensions (shared by the batch) or a leading B before them
     hoist        (*a) -> this problem with everything that depends on a alone computed; called once a solve and again
                  after finished rows have left, its callables still receive (z, *a)
@@ -52,6 +54,7 @@ class RootProblem:
     ranks: tuple[int, ...] = ()
     pullback: Callable[..., Linear] | None = None
     pushforward: Callable[..., Linear] | None = None
+    adjoint: Callable[..., Shifted] | None = None
     hoist: Callable[..., RootProblem] | None = None
     diagonal: bool = False
     affine: bool = False
@@ -103,6 +106,16 @@ class RootProblem:
         pull = torch.func.vjp(lambda z: self.F(z, a), z)[1]
         return lambda u: pull(u)[0]
 
+    def adjoint_step(self, z: Tensor, a: Inputs) -> Shifted:
+        """(u, g) -> g + (∂G/∂z)ᵀ u at z."""
+        if self.adjoint is not None:
+            return self.adjoint(z, *a)
+        if self.step is None or self.pullback is not None or self.vjp is not None:
+            back = self.pull(z, a)
+            return lambda u, g: (u - back(u)) + g
+        pull = torch.func.vjp(lambda z: self.G(z, a), z)[1]
+        return lambda u, g: pull(u)[0] + g
+
     def push(self, z: Tensor, a: Inputs) -> Linear:
         """v -> (∂F/∂z) v at z."""
         if self.pushforward is not None:
@@ -110,7 +123,9 @@ class RootProblem:
         jvp = self.jvp
         if jvp is not None:
             return lambda v: jvp(z, v, *a)
-        return lambda v: directional(lambda z: self.F(z, a), (z,), (v,))
+        value, pull, *_ = torch.func.vjp(lambda z: self.F(z, a), z)
+        back = torch.func.vjp(lambda u: pull(u)[0], torch.zeros_like(value))[1]  # see `directional`
+        return lambda v: back(v)[0]
 
     def pull_inputs(self, z: Tensor, u: Tensor, a: Inputs) -> tuple[Tensor | None, ...]:
         """(∂F/∂a_i)ᵀ u for each input, summed over the batch where the input is shared."""

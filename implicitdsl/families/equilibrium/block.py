@@ -330,6 +330,7 @@ def _closed(recipe: Recipe, like: Tensor) -> _Made:
         step=_optional(program, "step"),
         jacobian=_optional(program, "jacobian"),
         pullback=_optional(program, "pullback"),
+        adjoint=_optional(program, "adjoint"),
         vjp_inputs=_pull_inputs(program),
         proximal=_optional(program, "proximal"),
         activation=None if recipe.activation is None else stepped(recipe.activation, program["activation"]),

@@ -104,6 +104,8 @@ class _Writer:
         if not self.opaques:
             self.put_jacobian()
             self.put_pullback()
+            if system.step is not None:
+                self.put_adjoint(system.step)
             self.put_pull_inputs()
         if split is not None and not self.opaques:
             self.put("proximal", self.inputs, [split.weight, split.offset], ())
@@ -193,17 +195,17 @@ class _Writer:
             rows.append(row)
         return rows[0] if len(rows) == 1 else build.concat(rows)
 
-    def _cotangents(self) -> Packing:
+    def _cotangents(self, suffix: str = "bar", vector: str = "u") -> Packing:
         parts = [
-            sym(f"{u.name}_bar", Role.COTANGENT, r.shape)
+            sym(f"{u.name}_{suffix}", Role.COTANGENT, r.shape)
             for u, r in zip(self.system.unknowns, self.system.residual, strict=True)
         ]
-        return pack(parts, "u", Role.COTANGENT)
+        return pack(parts, vector, Role.COTANGENT)
 
-    def _pulled(self, cotangents: Packing, wrt: Sequence[Expr]) -> list[Expr]:
+    def _pulled(self, values: Sequence[Expr], cotangents: Packing, wrt: Sequence[Expr]) -> list[Expr]:
         totals = [build.zeros(x.shape) for x in wrt]
-        for residual, bar in zip(self.system.residual, cotangents.parts, strict=True):
-            found = vjp(residual, bar, wrt, self.functions)
+        for value, bar in zip(values, cotangents.parts, strict=True):
+            found = vjp(value, bar, wrt, self.functions)
             totals = [build.add(t, g) for t, g in zip(totals, found, strict=True)]
         return totals
 
@@ -212,7 +214,7 @@ class _Writer:
         self.texts["pullback"] = generate(
             "pullback",
             (self.state.vector, *self.inputs),
-            [join(self._pulled(bars, self.system.unknowns))],
+            [join(self._pulled(self.system.residual, bars, self.system.unknowns))],
             self.functions,
             self.sizes,
             definitions=(*self.state.definitions, *bars.definitions),
@@ -220,11 +222,26 @@ class _Writer:
             inner=(bars.vector,),
         )
 
+    def put_adjoint(self, step: Sequence[Expr]) -> None:
+        """(u, g) -> g + (∂G/∂z)ᵀ u, one step of the adjoint's own fixed-point iteration."""
+        bars, given = self._cotangents(), self._cotangents("given", "g")
+        pulled = self._pulled(step, bars, self.system.unknowns)
+        self.texts["adjoint"] = generate(
+            "adjoint",
+            (self.state.vector, *self.inputs),
+            [join([build.add(g, p) for g, p in zip(given.parts, pulled, strict=True)])],
+            self.functions,
+            self.sizes,
+            definitions=(*self.state.definitions, *bars.definitions, *given.definitions),
+            dims=self.dims,
+            inner=(bars.vector, given.vector),
+        )
+
     def put_pull_inputs(self) -> None:
         if not self.inputs:
             return
         bars = self._cotangents()
-        values = self._pulled(bars, self.inputs)
+        values = self._pulled(self.system.residual, bars, self.inputs)
         self.texts["pull_inputs"] = generate(
             "pull_inputs",
             (self.state.vector, bars.vector, *self.inputs),

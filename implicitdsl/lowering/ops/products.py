@@ -31,6 +31,13 @@ def affine(A: Tensor, x: Tensor, h: Tensor) -> Tensor:
     return matvec(A, x) + h
 
 
+def vecaffine(x: Tensor, A: Tensor, h: Tensor) -> Tensor:
+    """Aᵀ x + h. Shapes (…, n), (…, n, m), (…, m) → (…, m). One fused kernel where A is shared."""
+    if A.dim() == 2 and x.dim() == 2 and h.dim() <= 2:
+        return torch.addmm(h, x, A)
+    return vecmat(x, A) + h
+
+
 def dot(x: Tensor, y: Tensor) -> Tensor:
     """xᵀ y. Shapes (…, n), (…, n) → (…)."""
     return (x * y).sum(-1)
