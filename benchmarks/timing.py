@@ -1,0 +1,46 @@
+"""Medians of interleaved runs: contestants take turns, so that a slow minute of the machine is slow for all of them."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Run = Callable[[], Any]
+
+SHORT, BLOCK = 2e-3, 6e-3
+"""A run shorter than SHORT seconds is repeated for BLOCK seconds and counts once."""
+
+
+def threads() -> int:
+    """How many threads everyone gets: OMP_NUM_THREADS, else 1."""
+    return int(os.environ.get("OMP_NUM_THREADS", "1"))
+
+
+def medians(runs: Mapping[str, Run], *, rounds: int = 9, warm: int = 2, budget: float = 20.0) -> dict[str, float]:
+    """Seconds a run. A contestant that has used up its `budget` of seconds keeps the runs it has, at least three."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        for _ in range(warm):
+            run()
+    for _ in range(rounds):
+        for name, run in runs.items():
+            if len(taken[name]) < 3 or sum(taken[name]) < budget:
+                taken[name].append(once(run))
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def once(run: Run) -> float:
+    """Seconds of one run, averaged over several where it is short."""
+    begin = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - begin
+    if seconds >= SHORT:
+        return seconds
+    repeats = max(1, round(BLOCK / seconds))
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - begin) / repeats
