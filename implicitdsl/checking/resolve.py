@@ -99,5 +99,7 @@ class Finisher:
         shape = self.dims.shape(found.shape)
         text = found.text
         for name in sorted({n for d in found.shape for n in d.names if is_flexible(n)}, key=lambda n: -int(n[1:])):
-            text = text.replace(name, str(self.dims.resolve(Dim.of(name))))
+            value = str(self.dims.resolve(Dim.of(name)))
+            power = value if value.isidentifier() or value.isdigit() else f"({value})"
+            text = text.replace(f"^{name}", f"^{power}").replace(name, value)
         return SetInfo(found.name, found.args, shape, text)

@@ -10,7 +10,7 @@ from implicitdsl.ir.nodes import Expr, Role, symbols, walk
 
 from .calls import inline
 from .report import Report
-from .shapes import Dims
+from .shapes import Dims, is_flexible
 
 
 def equation_shape(equation: Equation) -> Shape:
@@ -80,6 +80,8 @@ def check_square(
     want = ZERO
     for u in unknowns:
         want = want + dims.resolve(size_of(u.shape))
+    if not overdetermined and any(is_flexible(name) for name in dims.resolve(have - want).names):
+        dims.unify(have, want)  # a dimension that nothing else fixes is what makes the system square
     described = ", ".join(f"{u.name} {_shape(dims, u.shape)}" for u in unknowns)
     counted = f"{len(unknowns)} {'unknown' if len(unknowns) == 1 else 'unknowns'}, {described}"
     equations_text = f"{len(kept)} {'equation' if len(kept) == 1 else 'equations'}" + (

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 from .codes import CODES
 from .source import Source, Span
 
 
-class Level(Enum):
-    """How bad it is. Only errors change the exit status."""
+class Level(StrEnum):
+    """How bad it is. Only errors change the exit status. Equals its name in the JSON output."""
 
     ERROR = "error"
     WARNING = "warning"
     INFO = "info"
 
 
-class Applicability(Enum):
+class Applicability(StrEnum):
     """Whether `check --fix` may apply a fix: only SAFE ones keep the meaning that the author can have intended."""
 
     SAFE = "safe"
