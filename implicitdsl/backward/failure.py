@@ -62,6 +62,8 @@ def report_unsolved(solved: Solved, failures: Failures) -> Solved:
     if torch.compiler.is_compiling():
         z = _report_unsolved(solved.z, solved.status, solved.residual, *failures.named())
         return solved._replace(z=z)
+    if solved.all_converged():
+        return solved
     good = solved.converged
     if bool(good.all()):
         return solved

@@ -143,7 +143,10 @@ class _RootPlain(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, found: list[Solved], spec: Solve, z0: Tensor, *a: Tensor) -> Tensor:
-        solved = report_unsolved(spec.solver.solve(spec.problem, z0, a), spec.failures)
+        solved = spec.solver.solve(spec.problem, z0, a)
+        ctx.whole = solved.all_converged()
+        if not ctx.whole:
+            solved = report_unsolved(solved, spec.failures)
         found.append(solved._replace(z=solved.z.detach()))
         kept = () if solved.factor is None else tuple(t for t in solved.factor if t is not None)
         ctx.spec = spec
@@ -158,15 +161,15 @@ class _RootPlain(torch.autograd.Function):
         a, factor = tuple(rest[ctx.kept :]), _factor(rest[: ctx.kept])
         if g is None:
             return (None,) * (3 + len(a))
-        return None, None, None, *_cotangents(ctx.spec, z, status, a, g, factor)
+        return None, None, None, *_cotangents(ctx.spec, z, status, a, g, factor, whole=ctx.whole)
 
 
 def _cotangents(
-    spec: Solve, z: Tensor, status: Tensor, a: Inputs, g: Tensor, factor: Factor | None
+    spec: Solve, z: Tensor, status: Tensor, a: Inputs, g: Tensor, factor: Factor | None, *, whole: bool = False
 ) -> list[Tensor | None]:
-    """Those of the inputs, given that of z."""
+    """Those of the inputs, given that of z. `whole`: every row is known to have a derivative."""
     bad = None
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or bool((status != CONVERGED).any()):
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not (whole or bool((status == CONVERGED).all())):
         bad, z, a, g, factor = _screened(spec, status, z, a, g, factor)
     u = _adjoint(spec, z, a, g, factor)
     cotangents = list(spec.problem.pull_inputs(z, -u, a))

@@ -99,9 +99,9 @@ class _OperatorSolve(torch.autograd.Function):
     @staticmethod
     def forward(operator: Operator, z: Tensor, b: Tensor, *a: Tensor) -> Tensor:
         solved = solve_system(operator, z, b, a)
-        lost = ~solved.converged
-        if not torch.compiler.is_compiling() and not bool(lost.any()):
+        if not torch.compiler.is_compiling() and solved.all_converged():
             return solved.z
+        lost = ~solved.converged
         lost = report_singular(lost, operator.failures, "backward system not solved to tolerance")
         useless = lost & ~(solved.residual <= 1e-2 * norm(b))
         return torch.where(useless.unsqueeze(-1), 0.0, solved.z)

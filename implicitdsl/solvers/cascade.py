@@ -27,6 +27,8 @@ class Cascade(Solver):
 
     def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
         found = self.rungs[0].solve(problem, z0, a)
+        if not torch.compiler.is_compiling() and found.all_converged():
+            return found
         found = found._replace(rung=torch.zeros_like(found.status))
         for place, solver in enumerate(self.rungs[1:], 1):
             open_ = ~found.converged & (found.status != NOT_FINITE)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .problem import Inputs, RootProblem
-from .verdict import MAX_ITERATIONS, RUNNING, Rule, Solved, bundle, leaving, norm, solved_status, verdict
+from .verdict import MAX_ITERATIONS, RUNNING, Rule, Solved, View, bundle, leaving, norm, solved_status, verdict
 
 if TYPE_CHECKING:
     from .loop import Iteration
@@ -27,26 +27,28 @@ def run_eagerly(
     a: Inputs,
     problem: RootProblem,
     state: Any,
+    view: View,
     rule: Rule,
-    first: Tensor,
     scale: Tensor,
+    reach: Tensor,
 ) -> Solved:
-    """Iterate from `state` until every row has a verdict; `problem` is `whole` at a. See `loop.run`.
+    """Iterate from `state` until every row has a verdict; `problem` is `whole` at a, `view` that of `state`,
+    `reach` about max(‖z‖, scale). See `loop.run`.
 
     Once an eighth of a large batch has left, the others are gathered and go on alone. One host sync a test.
     """
+    first = view.error
     if not len(first):
-        view = method.view(state)
         return bundle(leaving(view, torch.full_like(first, RUNNING, dtype=torch.int64), 0))
-    ledger = _Ledger(first.shape[0])
+    ledger = _Ledger()
     rows: Tensor | None = None  # places of the rows still here; None while all are
     gone: Tensor | None = None  # rows here that have left already
     left = 0
     best = mark = first
+    fallen = 0.9 * first
     k, due = 0, rule.window
-    ceiling = ROOM * rule.tol * float(torch.maximum(norm(method.view(state).z), scale).amax())
+    ceiling = ROOM * rule.tol * float(reach.amax())
     while True:
-        view = method.view(state)
         error = view.error if gone is None else view.error.masked_fill(gone, torch.inf)
         best = torch.fmin(best, error)
         least = float(error.amin())  # NaN if any is
@@ -54,10 +56,9 @@ def run_eagerly(
         look = last or k >= due or math.isnan(least) or view.outcome is not None
         if look or not least > ceiling:
             size = torch.maximum(norm(view.z), scale)
-            ceiling = 2 * rule.tol * float(size.nan_to_num(0.0, 0.0).amax())
             bound = rule.tol * size
             # where iterates run off to infinity ‖z‖ makes any residual relatively small, so it must have fallen as well
-            done = view.error <= (bound if k == 0 else torch.minimum(bound, 0.9 * first))
+            done = view.error <= (bound if k == 0 else torch.minimum(bound, fallen))
             status: Tensor | None = None
             if look:
                 # progress is judged over whole windows only
@@ -85,9 +86,13 @@ def run_eagerly(
                     a = whole.take(a, stay)
                     problem = whole.at(a)
                     first, scale, best, mark = first[stay], scale[stay], best[stay], mark[stay]
+                    fallen = fallen[stay]
                     gone, left = None, 0
+            else:
+                ceiling = 2 * rule.tol * float(size.nan_to_num(0.0, 0.0).amax())
         count = min(rule.every, rule.max_iter - k)
         state = method.advance(problem, a, state, count)
+        view = method.view(state)
         k += count
     assert ledger.out is not None
     return bundle(ledger.out)
@@ -96,18 +101,20 @@ def run_eagerly(
 class _Ledger:
     """What rows left with, by their place in the whole batch."""
 
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
+    def __init__(self) -> None:
         self.out: list[Tensor] | None = None
+        self.own = False
 
     def enter(self, rows: Tensor | None, new: Tensor, values: list[Tensor]) -> None:
         """Keep the rows of `values` in the mask `new`; `rows` are their places, None if nobody has been taken out."""
         if self.out is None:
-            self.out = [v.clone() for v in values]  # rows that stay are overwritten when they leave
+            self.out = values  # rows that stay are overwritten when they leave
         elif rows is None:
             masks = {d: new.view(-1, *(1,) * (d - 1)) for d in {v.ndim for v in values}}
             self.out = [torch.where(masks[v.ndim], v, o) for v, o in zip(values, self.out, strict=True)]
         else:
+            if not self.own:
+                self.out, self.own = [v.clone() for v in self.out], True
             here = new.nonzero().view(-1)
             for out, value in zip(self.out, values, strict=True):
                 out.index_copy_(0, rows[here], value.index_select(0, here))

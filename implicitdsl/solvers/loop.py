@@ -81,14 +81,18 @@ def run(method: Iteration, problem: RootProblem, z0: Tensor, a: Inputs) -> Solve
     rule = rule._replace(tol=max(rule.tol, problem.precision))
     whole, problem = problem, problem.at(a)
     state = method.init(problem, z0, a)
-    first = method.view(state).error
+    view = method.view(state)
+    first = view.error
     if torch.compiler.is_compiling():
         scale = _scale(problem, z0, a, first, rule.tol)
         solved = _run_compiled(method, whole, a, state, rule, first, scale)
     else:
-        known = method.measures_start and not bool(z0.any())
-        scale = first if known else _scale(problem, z0, a, first, rule.tol)
-        solved = run_eagerly(method, whole, a, problem, state, rule, first, scale)
+        if method.measures_start and not bool(z0.any()):
+            scale = reach = first
+        else:
+            scale = _scale(problem, z0, a, first, rule.tol)
+            reach = torch.maximum(norm(view.z), scale)
+        solved = run_eagerly(method, whole, a, problem, state, view, rule, scale, reach)
     return solved._replace(z=problem.clip(solved.z))
 
 

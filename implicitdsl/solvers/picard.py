@@ -52,7 +52,8 @@ class Picard(Iteration):
         return PicardState(z, previous)
 
     def view(self, state: PicardState) -> View:
-        return View(state.z, norm(state.z - state.previous) / self.damping)
+        error = norm(state.z - state.previous)
+        return View(state.z, error if self.damping == 1.0 else error / self.damping)
 
     def _advance(self, problem: RootProblem, z: Tensor, a: Inputs) -> Tensor:
         g = problem.G(z, a)

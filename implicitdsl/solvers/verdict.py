@@ -22,7 +22,8 @@ class Solved(NamedTuple):
     """What a solver hands back; each field has one entry a sample (leading dimension B).
 
     z (B, n); status: `Outcome` values, int64; iterations; residual ‖F(z)‖₂; nfe: evaluations of F or G;
-    factor: of ∂F/∂z at (or one step before) z, where the solver has one; rung: which solver of a cascade settled it.
+    factor: of ∂F/∂z at (or one step before) z, where the solver has one; rung: which solver of a cascade settled it,
+    None where the first did everywhere.
     """
 
     z: Tensor
@@ -37,6 +38,10 @@ class Solved(NamedTuple):
     def converged(self) -> Tensor:
         """F(z) = 0 to tolerance; true too where only the derivative fails (SINGULAR)."""
         return (self.status == CONVERGED) | (self.status == SINGULAR)
+
+    def all_converged(self) -> bool:
+        """Whether every row's status is CONVERGED. One host sync."""
+        return not bool((self.status != CONVERGED).any())
 
 
 class View(NamedTuple):
