@@ -1,4 +1,4 @@
-"""One workload: ours and a peer's solvers, each with its gradient's error against a float64 reference, and the ratio."""
+"""One workload: ours and a peer's solvers, each with its gradient's error against a float64 reference; the ratio."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Peer:
 class Workload:
     """A row. `ours` by variant ("eager", "compiled", …); `exact` is the float64 reference of the gradient.
 
-    `double` is ours in float64; `condition` is that of I - J, the largest of the batch; `floor`, `aim` are wanted ratios.
+    `double` is ours in float64; `condition` is that of I - J, the batch's largest; `floor`, `aim` are wanted ratios.
     `shown` are contestants that are timed and printed, but whose ratio does not count.
     """
 
@@ -154,5 +154,7 @@ def details(work: Workload, outcome: Outcome) -> str:
     lines = [f"{work.name}:"]
     best = outcome.seconds[outcome.best_peer]
     for name, seconds in sorted(outcome.seconds.items(), key=lambda item: item[1]):
-        lines.append(f"    {name:34s} {milliseconds(seconds):>10s}  error {outcome.errors[name]:.1e}  {best / seconds:7.2f}×")
+        lines.append(
+            f"    {name:34s} {milliseconds(seconds):>10s}  error {outcome.errors[name]:.1e}  {best / seconds:7.2f}×"
+        )
     return "\n".join([*lines, *(f"    {note}" for note in outcome.notes)])
