@@ -250,6 +250,43 @@ def test_input_injection_is_computed_once() -> None:
     assert embed.weight.grad is not None
 
 
+@pytest.mark.parametrize("leaf", [True, False])
+def test_one_module_under_two_names_and_one_tensor_twice(leaf: bool) -> None:
+    text = """layer Pair(n):
+      given x in R^n, y in R^n
+      fn f: R^n -> R^n, g: R^n -> R^n
+      find u in R^n, v in R^n such that
+        u = tanh(f(v) + x)
+        v = tanh(g(u) + y)
+      using anderson, backward gmres
+    """
+    torch.manual_seed(0)
+    shared = scaled(nn.Linear(200, 200), 0.5)
+    layer = imp.compile(text, n=200, f=shared, g=shared).double()
+    given = torch.randn(2, 200, dtype=F64, requires_grad=True)
+    x = given if leaf else 2 * given
+    u, v = layer(x, x)
+    (u * v).sum().backward()
+    found = given.grad.clone(), shared.weight.grad.clone()
+    given.grad = shared.weight.grad = None
+    x = given if leaf else 2 * given
+    u = v = torch.zeros(2, 200, dtype=F64)
+    for _ in range(80):
+        u, v = torch.tanh(shared(v) + x), torch.tanh(shared(u) + x)
+    (u * v).sum().backward()
+    torch.testing.assert_close(found, (given.grad, shared.weight.grad), rtol=1e-9, atol=1e-10)
+
+
+def test_frozen_parameters_cost_and_get_nothing() -> None:
+    torch.manual_seed(0)
+    cell = Residual(nn.Sequential(nn.Linear(80, 80), nn.Tanh(), nn.Linear(80, 80)))
+    cell.inner[0].requires_grad_(False)
+    layer = imp.compile(TOKENS, t=4, d=80, f=cell).double()
+    layer(torch.randn(2, 4, 80, dtype=F64)).sum().backward()
+    assert cell.inner[0].weight.grad is None
+    assert cell.inner[2].weight.grad is not None
+
+
 def test_autocast_runs_the_cell_low_and_the_algebra_high() -> None:
     seen: set[torch.dtype] = set()
     torch.manual_seed(0)
