@@ -401,6 +401,16 @@ class Calls(Elaborator):
         bound = sym(self.context.unique(variable.text), Role.BOUND, point.shape, variable.span)
         inlined = inline(body.expr, dict(self.context.definition_order), point.expr)
         inner = substitute(inlined, {point.expr: bound})
+        everything = symbols(inline(body.expr, dict(self.context.definition_order)))
+        held = sorted(s.name for s in everything if s.role is Role.UNKNOWN)
+        if held and bound not in symbols(inner) and point.expr.role is not Role.UNKNOWN:
+            self.report.add(
+                "IMP113",
+                f"`{self.text(expr)}` is zero: `{held[0]}` is an unknown, and `{name}` holds unknowns fixed",
+                expr.span,
+                help=f"the derivative of the solution by `{variable.text}` is `torch.func.jacrev` of the layer",
+            )
+            return None
         shape = {
             "grad": point.shape,
             "jac": (*body.shape, *point.shape),

@@ -88,6 +88,10 @@ def check_square(
         " " + ", ".join(_shape(dims, equation_shape(e)) for e, _, _ in kept) if kept else ""
     )
     sign = dims.sign(have - want)
+    if sign is None and not overdetermined:  # `n - 1`: what it is when dimensions are large
+        rest = dims.resolve(have - want)
+        much = rest.evaluate(dict.fromkeys(rest.names, 1000))
+        sign = (much > 0) - (much < 0) or None
     matching = match([f for _, f, _ in kept])
     loose = [u for u in unknowns if u.name not in matching]
     if sign == -1 or (sign is None and len(kept) <= len(unknowns) and not overdetermined):

@@ -11,6 +11,7 @@ from implicitdsl.syntax import ast
 from .calls import Calls
 from .report import nearest, safe
 from .sets import literal
+from .structure import unknowns_of
 from .trees import unwrap
 
 POLICIES = ("warn", "raise", "nan")
@@ -178,6 +179,16 @@ def read_start(calls: Calls, slot: ast.Slot, unknowns: tuple[Expr, ...]) -> Expr
         return "zeros"
     typed = calls.elaborate(slot.value)
     if typed is None or not unknowns:
+        return None
+    names = {u.name for u in unknowns}
+    circular = sorted(unknowns_of(typed.expr, dict(calls.context.definition_order)) & names)
+    if circular:
+        calls.report.add(
+            "IMP113",
+            f"the start cannot use `{circular[0]}`, which is what this block solves for",
+            slot.value.span,
+            help="start from inputs, parameters or unknowns of an earlier block",
+        )
         return None
     if typed.rank == 0 or (typed.rank == unknowns[0].rank and calls.dims.unify_shapes(typed.shape, unknowns[0].shape)):
         return typed.expr
