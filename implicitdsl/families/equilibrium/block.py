@@ -81,9 +81,10 @@ class EquilibriumBlock:
         self.recipe = recipe
         self._probed: set[int] = set()  # sets of functions that hide no trained tensor
         self._layouts: dict[int, tuple[Layout, ...]] = {}  # what sets of functions draw
+        self._made: _Made | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"recipe": self.recipe, "_probed": set(), "_layouts": {}}
+        return {"recipe": self.recipe, "_probed": set(), "_layouts": {}, "_made": None}
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -171,7 +172,7 @@ class EquilibriumBlock:
         assert recipe.solver is not None
         z0 = self._start(values, a, rows, start)
         bound = Opaques({name: functions[name] for name in recipe.system.opaques})
-        made = self._opened(a, bound, z0) if bound else _closed(recipe, z0)
+        made = self._opened(a, bound, z0) if bound else self._closed(z0)
         solver = recipe.solver
         if made.misfit is not None:
             solver = LeastSquares(solver, made.misfit)
@@ -194,7 +195,17 @@ class EquilibriumBlock:
         if recipe.start is not None:
             z0 = self._call(recipe.start, {k: v.detach() for k, v in values.items()}, {})
             return z0.expand(rows, size).clone()
+        if recipe.regions.free:
+            return like.new_zeros(rows, size)
         return recipe.regions.start(like.detach()).expand(rows, size).clone()
+
+    def _closed(self, like: Tensor) -> _Made:
+        """The problem without bound functions; made once where it holds no tensors."""
+        if not self.recipe.regions.free or torch.compiler.is_compiling():
+            return _closed(self.recipe, like)
+        if self._made is None:
+            self._made = _closed(self.recipe, like)
+        return self._made
 
     def _opened(self, a: Inputs, bound: Opaques, z0: Tensor) -> _Made:
         """The problem with bound functions: their parameters and their noise are further inputs."""
