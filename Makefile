@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp-env
 
-.PHONY: env demo test lint format clean
+.PHONY: env demo test lint format bench clean
 
 env: $(STAMP)
 
@@ -33,6 +33,15 @@ lint: env
 format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Peers have an environment of their own; the package is used from the working tree.
+BENCH := .venv-bench
+bench:
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet -c constraints.txt torch==2.13.0 hatchling editables
+	$(BENCH)/bin/python -m pip install --quiet -c constraints.txt --no-build-isolation -e . -r benchmarks/requirements.txt
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m benchmarks.compiler
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m benchmarks.equilibrium --save out/bench.md
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
