@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .analysis import squared_norms
 from .calculus import expand, inline
 from .calculus.rules import OPERATORS
 from .frontend import Front, Planned, front, nearest, planned_model
@@ -249,13 +250,17 @@ def _sorted_bindings(model: Model, bindings: Mapping[str, Any]) -> tuple[dict[st
 
 
 def _expanded(model: Model, language: Language) -> Model:
-    """Definitions and outputs with grad, jac, div and hess carried out, for code to be generated from them."""
+    """Definitions and outputs with grad, jac, div and hess carried out, for code to be generated from them.
+
+    Squared norms are products, as in the blocks: a norm has no second derivative at 0, its square has.
+    """
     functions = language.function_table
 
     def carried_out(e: Expr) -> Expr:
-        if not any(x.op in OPERATORS for x in walk(inline(e, model.definitions))):
-            return e
-        return expand(inline(e, model.definitions), functions)
+        whole = inline(e, model.definitions)
+        if not any(x.op in OPERATORS for x in walk(whole)):
+            return squared_norms(e)
+        return expand(squared_norms(whole), functions)
 
     definitions = tuple((name, carried_out(value)) for name, value in model.definitions)
     outputs = tuple(replace(o, expr=carried_out(o.expr)) for o in model.outputs)

@@ -214,3 +214,11 @@ def test_compiling_ten_lines_takes_fifty_milliseconds() -> None:
         imp.compile(DEQ, n=100, m=64)
         times.append(time.process_time() - started)
     assert min(times) < 0.05
+
+
+def test_a_squared_norm_has_its_hessian_at_zero() -> None:
+    layer = imp.compile("layer L():\n  given x in R^2\n  return H = hess(3/2 ||x||^2, x), q = ||x||^2\n").double()
+    origin = torch.zeros(2, dtype=torch.float64)
+    assert torch.equal(layer(origin).H, 3 * torch.eye(2, dtype=torch.float64))
+    hessian = torch.func.hessian(lambda x: layer(x).q)(origin)
+    assert torch.equal(hessian, 2 * torch.eye(2, dtype=torch.float64))
