@@ -80,7 +80,8 @@ def check_square(
     want = ZERO
     for u in unknowns:
         want = want + dims.resolve(size_of(u.shape))
-    if not overdetermined and any(is_flexible(name) for name in dims.resolve(have - want).names):
+    free = any(is_flexible(name) for name in dims.resolve(have - want).names)
+    if free and not overdetermined and want.value != 1:  # beside one unknown number a number is meant, not R^1
         dims.unify(have, want)  # a dimension that nothing else fixes is what makes the system square
     described = ", ".join(f"{u.name} {_shape(dims, u.shape)}" for u in unknowns)
     counted = f"{len(unknowns)} {'unknown' if len(unknowns) == 1 else 'unknowns'}, {described}"

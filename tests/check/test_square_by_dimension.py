@@ -20,6 +20,11 @@ def test_a_dimension_that_nothing_else_fixes_makes_the_system_square(text: str, 
     assert declaration in repr(imp.compile(text))
 
 
+def test_beside_an_unknown_number_inputs_are_numbers() -> None:
+    text = "find z in nonneg such that a^2 + z^2 = 1"
+    assert "given a in R\n" in repr(imp.compile(text))
+
+
 def test_the_completed_spec_of_such_a_system_is_a_spec() -> None:
     text = repr(imp.compile("find u in R^n, v in R^m such that A u + B v = x, C u = y"))
     assert not [d for d in imp.check("layer L(n, m, k):\n" + text) if d.is_error]
