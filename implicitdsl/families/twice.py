@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ DENSE = 256
 """Up to this many unknown numbers a whole Jacobian may be asked for, by products that are mapped over a basis."""
 
 
-def _written_out(needed: bool) -> AbstractContextManager[None]:
+def _written_out(needed: bool) -> AbstractContextManager[Any]:
     """Attention as products and a softmax, which have all derivatives, where they are needed."""
     return sdpa_kernel(SDPBackend.MATH) if needed and not torch.compiler.is_compiling() else nullcontext()
 

@@ -30,7 +30,8 @@ Verdict = tuple[bool, str] | tuple[bool, str, tuple[tuple[str, object], ...]]
 class Method:
     """A solver or a backward rule, as `using` names it.
 
-    `suits(facts, sizes)` gives (True, reason), with the options to take as a third, or (False, what is missing); facts are by name as in `ground.facts.Fact`.
+    `suits(facts, sizes)` gives (True, reason), with the options to take as a third, or (False, what is missing);
+    facts are by name as in `ground.facts.Fact`.
     `code` is "module:attribute", imported only when a layer is lowered.
     """
 

@@ -396,7 +396,9 @@ def test_training_mode_changes_nothing() -> None:
 
 
 def test_repr_is_the_completed_spec() -> None:
-    net = layer(DENSE, sizes=SIZES, text="layer Net(n, m):\n  given x in R^m\n", explain=lambda form, sizes: f"as {form}")
+    net = layer(
+        DENSE, sizes=SIZES, text="layer Net(n, m):\n  given x in R^m\n", explain=lambda form, sizes: f"as {form}"
+    )
     assert repr(net) == "layer Net(n, m):\n  given x in R^m\n# n = 4, m = 3"
     assert net._repr_markdown_() == "as markdown"
     assert net._repr_latex_() == "as latex"

@@ -227,7 +227,7 @@ class EquilibriumBlock:
             return evaluate
 
         ranks = (*recipe.ranks, *(p.dim() for p in parameters), *noise.ranks)
-        low = max((torch.finfo(f.autocast).eps for f in bound.functions.values() if f.autocast is not None), default=0)
+        low = max([0.0, *(torch.finfo(f.autocast).eps for f in bound.functions.values() if f.autocast is not None)])
         precision = low if z0.dtype is torch.float32 else 0.0  # autocast leaves float64 as it is
         problem = _problem(recipe, z0, ranks, residual=opened("residual"), step=opened("step"), precision=precision)
         misfit = opened("misfit")
