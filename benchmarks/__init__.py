@@ -1,1 +1,1 @@
-"""Timings against other libraries, each beside its accuracy. Peers live in an environment of their own: `make bench`."""
+"""Timings against other libraries, each beside its accuracy: `make bench`. Peers live in an environment of their own."""

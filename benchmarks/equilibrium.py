@@ -7,10 +7,10 @@ peer runs at the tolerance where its gradient is nearest to ours without being b
 
 from __future__ import annotations
 
-import os
+import copy
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -75,16 +75,10 @@ def ours(layer: Any, trained: Tensor, *given: Tensor, compiled: bool = True) -> 
     return variants
 
 
-def raw(layer: Any) -> Tensor:
-    """The one trained tensor of a layer."""
-    return next(iter(layer.parameters()))
-
-
-def doubled(text: str, W: Tensor, *given: Tensor, **sizes: int) -> Gradient:
+def doubled(layer: Any, weight: str, *given: Tensor) -> Gradient:
     """Ours in float64."""
-    layer: Any = imp.compile(text, **sizes).double()
-    layer.W = W.double()
-    return ours(layer, raw(layer), *(x.double() for x in given), compiled=False)["eager"]
+    layer = copy.deepcopy(layer).double()
+    return ours(layer, layer.get_parameter(weight), *(x.double() for x in given), compiled=False)["eager"]
 
 
 def matrix_row(
@@ -100,10 +94,10 @@ def matrix_row(
     zeros = torch.zeros_like(given[0])
     return Workload(
         name,
-        ours(layer, raw(layer), *given),
+        ours(layer, layer.get_parameter("W"), *given),
         torchdeq.peers(lambda z: cell(z, peer, *given), zeros, peer),
         reference,
-        doubled(text, W, *given, n=W.shape[0]),
+        doubled(layer, "W", *given),
         condition,
         floor,
         aim,
@@ -156,18 +150,80 @@ def module_row(
     layer: Any = imp.compile(text, f=cell, **dict(zip(dims, x.shape[1:], strict=True)))
     trained = cell.get_parameter(weight)
     reference, condition = unrolled(cell, torch.zeros_like(x), x, weight)
-
-    def double() -> Tensor:
-        high = imp.compile(text, f=type(cell).__new__(type(cell)), **{}) if False else None  # pragma: no cover
-        return high  # type: ignore
-
     return Workload(
         name,
         ours(layer, trained, x, compiled=False),
         torchdeq.peers(lambda z: cell(z, x), torch.zeros_like(x), trained),
         reference,
-        None,
+        doubled(layer, f"f.{weight}", x),
         condition,
         floor,
         aim,
     )
+
+
+def conv_row() -> Workload:
+    cell, x = Conv(64, 16), inputs(32, 64, 16, 16)
+    return module_row(
+        "conv cell, 64 × 16 × 16, batch 32", cell, "conv.weight", ("c", "h", "w"), x, "picard()", 1.2, 1.4
+    )
+
+
+def transformer_row() -> Workload:
+    cell, x = Transformer(128), inputs(16, 64, 128, scale=1.0)
+    name = "transformer cell, d = 128, 64 tokens, batch 16"
+    return module_row(name, cell, "mix.weight", ("t", "d"), x, "picard()", 1.1, 1.25)
+
+
+def backward_row() -> Workload:
+    """The backward pass alone: ours with the factor that Newton kept, theirs after a forward pass (not timed)."""
+    row = tanh_row(64, 64, 10, 25)
+    W, x = weights(64, 0.9), inputs(64, 64)
+    layer: Any = imp.compile(TANH.format(forward="newton()"), n=64)
+    layer.W = W
+    trained = layer.get_parameter("W")
+    loss = layer(x).sum()
+    peer = W.clone().requires_grad_()
+
+    def gradient() -> Tensor:
+        return torch.autograd.grad(loss, trained, retain_graph=True)[0]
+
+    return replace(
+        row,
+        name="backward alone, n = 64, batch 64, kept factor",
+        ours={"eager": gradient},
+        peers=torchdeq.backward_peers(lambda z: tanh_cell(z, peer, x), torch.zeros_like(x), peer),
+        double=doubled(layer, "W", x),
+    )
+
+
+ROWS: dict[str, Callable[[], Workload]] = {
+    "tanh 50": lambda: tanh_row(50, 10, 12, 17, jax=True),
+    "tanh 128": lambda: tanh_row(128, 64, 5, 7, jax=True),
+    "tanh 512": lambda: tanh_row(512, 64, 1.5, 2, jax=True),
+    "affine": affine_row,
+    "rates": rates_row,
+    "conv": conv_row,
+    "transformer": transformer_row,
+    "backward": backward_row,
+}
+
+
+def main() -> None:
+    given = arguments(__doc__ or "", list(ROWS))
+    torch.set_num_threads(threads())
+    warnings.simplefilter("ignore", FutureWarning)  # torch.compile's own
+    lines: list[list[str]] = []
+    for name, make in ROWS.items():
+        if given.only not in name:
+            continue
+        begin = time.perf_counter()
+        work = make()
+        outcome = contest(work)
+        lines.append(summary(work, outcome))
+        print(f"{details(work, outcome)}\n    ({time.perf_counter() - begin:.0f} s)\n", flush=True)
+    publish(f"## Fixed points\n\n{conditions('torchdeq', 'optimistix', 'jax')}\n\n{table(HEAD, lines)}", given.save)
+
+
+if __name__ == "__main__":
+    main()
