@@ -1,1 +1,1 @@
-"""Timings against other libraries, each beside its accuracy: `make bench`. Peers live in an environment of their own."""
+"""Timings against other libraries, each beside its accuracy. The peers live in an environment of their own."""

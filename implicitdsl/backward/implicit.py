@@ -172,6 +172,8 @@ def _cotangents(
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or not (whole or bool((status == CONVERGED).all())):
         bad, z, a, g, factor = _screened(spec, status, z, a, g, factor)
     u = _adjoint(spec, z, a, g, factor)
+    if bad is not None:  # a singular factor makes NaN even of a zero cotangent
+        u = torch.where((bad | (status != CONVERGED) & ~u.isfinite().all(-1)).unsqueeze(-1), 0.0, u)
     cotangents = list(spec.problem.pull_inputs(z, -u, a))
     if bad is not None and spec.failures.policy == "nan":
         cotangents = [_nan_rows(c, bad, r) for c, r in zip(cotangents, spec.problem.ranks, strict=True)]
@@ -231,6 +233,8 @@ def _screened(
 ) -> tuple[Tensor, Tensor, Inputs, Tensor, Factor | None]:
     """Take rows without a derivative out of a backward pass: zero cotangent, and a good row's numbers in their place.
 
+    These are rows that end as SINGULAR, hold NaN or infinity, or found no solution and have a singular factor.
+
     (Zero times NaN is NaN, so a zero cotangent alone would still spoil the gradients of shared inputs.)
     """
     flat = reported(status == SINGULAR, spec.failures, witness=g)
@@ -238,12 +242,15 @@ def _screened(
     for x, rank in zip(a, spec.problem.ranks, strict=True):
         if x.ndim > rank and x.is_floating_point():
             lost = lost | ~x.isfinite().reshape(x.shape[0], -1).all(-1)
+    if factor is not None:
+        lost = lost | (status != CONVERGED) & factor.is_singular()
     bad = flat | lost
     stand_in = bad.to(torch.int64).argmin(0, keepdim=True)
 
     def cured(x: Tensor) -> Tensor:
         rows = bad.view(-1, *(1,) * (x.ndim - 1))
-        return torch.where(rows, x.index_select(0, stand_in), x)
+        # where no row is good the stand-in is bad itself
+        return torch.where(rows, x.index_select(0, stand_in).nan_to_num(0.0, 0.0, 0.0), x)
 
     a = tuple(cured(x) if x.ndim > rank else x for x, rank in zip(a, spec.problem.ranks, strict=True))
     if factor is not None and not factor.shared:

@@ -31,7 +31,16 @@ def deq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-@pytest.mark.parametrize("command", ["['check', 'deq.imp']", "['explain', 'IMP201']", "['fmt', '--check', 'deq.imp']"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "['check', 'deq.imp']",
+        "['explain', 'deq.imp']",
+        "['explain', 'IMP201']",
+        "['emit', 'deq.imp', '--stage', 'plan']",
+        "['fmt', '--check', 'deq.imp']",
+    ],
+)
 def test_light_commands_import_nothing_heavy(deq: Path, command: str) -> None:
     probe = (
         f"import sys; from implicitdsl.cli import main; status = main({command}); "

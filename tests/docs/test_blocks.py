@@ -12,12 +12,19 @@ from implicitdsl.ground.source import Source
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w+)( one a sentence)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SENTENCE = re.compile(r"^\S.*\n(?: .*\n)*", re.MULTILINE)
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:
-    text = page.read_text(encoding="utf-8")
-    return [(text[: m.start()].count("\n") + 1, m.group(2)) for m in BLOCK.finditer(text) if m.group(1) == language]
+    """Line and text of each block; of a block marked `one a sentence`, of each sentence with its indented lines."""
+    text, found = page.read_text(encoding="utf-8"), []
+    for block in BLOCK.finditer(text):
+        if block.group(1) == language:
+            parts = SENTENCE.finditer(block.group(3)) if block.group(2) else [re.match(r"(?s).*", block.group(3))]
+            for part in parts:
+                found.append((text.count("\n", 0, block.start(3) + part.start()) + 1, part.group()))
+    return found
 
 
 SPECS = [(page, line, text) for page in PAGES for line, text in blocks(page, "imp")]
