@@ -53,7 +53,8 @@ def test_same_as_eager(problem, solver: Solver, backward: Implicit, backend: str
     expected, its_status, its_iterations = solve(x, w)
     torch.testing.assert_close(z, expected, rtol=1e-11, atol=1e-11)
     assert torch.equal(status, its_status)
-    assert (iterations - its_iterations).abs().max() <= 3
+    # a compiled loop tests every few steps only, and may pass `max_iter` by less than that
+    assert (iterations - its_iterations).abs().max() <= 4
     gradients = torch.autograd.grad(z.pow(2).sum(), (x, w))
     for g, h in zip(gradients, torch.autograd.grad(expected.pow(2).sum(), (x, w)), strict=True):
         torch.testing.assert_close(g, h, rtol=1e-10, atol=1e-10)
