@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from implicitdsl.ground.records import dataclass
 
 from .analysis import squared_norms
 from .calculus import expand, inline

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from implicitdsl.ground.records import dataclass
 
 from .families.equilibrium.methods import EQUILIBRIUM
 from .families.ode.methods import ODE

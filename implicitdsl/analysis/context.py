@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from implicitdsl.ground.facts import Interval
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ir.dims import Shape, size_of
 from implicitdsl.ir.function import Functions
 from implicitdsl.ir.model import Model, SetInfo

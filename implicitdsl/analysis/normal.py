@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ir import build
 from implicitdsl.ir.dims import ZERO, Dim, size_of
 from implicitdsl.ir.model import Block, Equation

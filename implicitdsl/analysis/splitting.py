@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from implicitdsl.ground.facts import Monotone
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ir import build
 from implicitdsl.ir.function import Functions
 from implicitdsl.ir.nodes import Expr, depends

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.reserved import RESERVED
 from implicitdsl.ground.source import Source, Span
 from implicitdsl.ir.dims import Dim

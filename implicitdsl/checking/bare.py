@@ -9,9 +9,10 @@ its initial state is the first input `X0`, and X(1) is returned. Names in sets, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import cast
 
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Span
 from implicitdsl.syntax import ast
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ir.model import Block, Domain, Equation, Symbol, Wishes
 from implicitdsl.ir.nodes import Expr, Role, sym
 from implicitdsl.syntax import ast

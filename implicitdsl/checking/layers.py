@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from implicitdsl.ground.diagnostics import Diagnostic
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Source
 from implicitdsl.ir.model import Model
 from implicitdsl.syntax import ast

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from implicitdsl.ground.diagnostics import Applicability, Diagnostic, Edit, Fix, Label, Level
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Source, Span
 
 Labels = Sequence[tuple[Span, str]]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from implicitdsl.ground.methods import Family
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Span
 from implicitdsl.ir.dims import Dim, Shape
 from implicitdsl.ir.function import Function

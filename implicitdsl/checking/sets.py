@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Span
 from implicitdsl.ir.dims import Dim, Shape
 from implicitdsl.ir.model import SetInfo

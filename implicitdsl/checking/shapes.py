@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Span
 from implicitdsl.ir.dims import ONE, Dim, Shape
 

@@ -7,9 +7,10 @@ Roots F(u; a) = 0:                                               (∂F/∂u)ᵀ 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from implicitdsl.calculus import simplify, vjp
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ir import build
 from implicitdsl.ir.function import Function, Functions
 from implicitdsl.ir.nodes import Expr, Role, node, rebuild, same_with, substitute, sym, symbols, walk

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ir.nodes import Expr
 
 Term = Expr | str

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+
+from implicitdsl.ground.records import dataclass
 
 from .codes import CODES
 from .source import Source, Span

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import Enum, IntEnum
+
+from implicitdsl.ground.records import dataclass
 
 
 class Curvature(Enum):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from implicitdsl.ground.records import dataclass
 
 from .diagnostics import Applicability, Diagnostic, Edit, Fix
 from .source import Span

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from implicitdsl.ground.records import dataclass
 
 Monomial = tuple[str, ...]
 """Sorted names, with repetition: `n^2` is ("n", "n"); the constant is ()."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from implicitdsl.ground.facts import Curvature, Interval, Monotone, Smoothness
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Span
 
 from .dims import Shape, show_shape

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Source, Span
 
 from .dims import Dim, Shape

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from implicitdsl.ground.facts import Fact
+from implicitdsl.ground.records import dataclass
 
 from .model import Block, Model
 from .nodes import Expr

@@ -5,9 +5,9 @@ Every node has a span. Meaning (kinds, shapes, families) is decided later, by `c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Span
 
 

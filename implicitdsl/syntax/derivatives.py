@@ -6,9 +6,10 @@ So `delta/dt` stays a quotient. In a text without `layer`, one at the left of `=
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from implicitdsl.ground.diagnostics import Diagnostic
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Source, Span
 
 from .tokens import SEPARATORS, Token

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from implicitdsl.ground.diagnostics import Applicability, Diagnostic, Edit, Fix
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Source, Span
 
 from .relations import two_equal_signs

@@ -5,8 +5,9 @@ It works on tokens, so that formatting cannot change what is read: the tree of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Source
 
 from . import ast

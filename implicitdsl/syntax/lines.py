@@ -5,9 +5,10 @@ A bar closes the innermost open bar after an operand, else it opens; `||` splits
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from implicitdsl.ground.diagnostics import Diagnostic, Label
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Source
 
 from .tokens import CLOSERS, INFIX, OPERAND_ENDS, SEPARATORS, WORDS, Token

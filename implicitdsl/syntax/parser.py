@@ -6,11 +6,11 @@ of the layer, and each section is fed to the parser by itself, so that one wrong
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from implicitdsl.ground.diagnostics import Diagnostic
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Source, Span
 
 from . import ast, headers, relations

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any, cast
 
 from implicitdsl.ground.diagnostics import Diagnostic
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Source
 
 from . import ast, errors

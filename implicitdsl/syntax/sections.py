@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from implicitdsl.ground.diagnostics import Applicability, Diagnostic, Edit, Fix
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Source
 
 from .derivatives import Scope, readings

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby
+
+from implicitdsl.ground.records import dataclass
 
 from ..diagnostics import Diagnostic
 from ..source import Source, Span
