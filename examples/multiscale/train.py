@@ -101,7 +101,7 @@ def equilibrium(modules: Mapping[str, nn.Module], tolerance: str = "1e-3") -> An
     text = SPEC.read_text().replace("tol=1e-3", f"tol={tolerance}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", imp.SpecWarning)
-        return imp.compile(text, a=a, b=b, c=c, k=CLASSES, **modules)
+        return imp.compile(text, a=a, b=b, c=c, k=CLASSES, bind=modules)
 
 
 class Unrolled(nn.Module):
