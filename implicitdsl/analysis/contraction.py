@@ -18,6 +18,9 @@ from .lipschitz import Lipschitz, gain_matrix
 from .norms import number
 from .ranges import of_set
 
+REACHED, MAPPED = "after the first steps", "the step maps"
+"""How the proof of a rate begins that holds in a box only."""
+
 MOST_CORNERS = 3  # scalars whose interval ends are tried: 2³ bounds
 
 
@@ -38,6 +41,11 @@ def contraction(system: System, context: Context) -> Fact:
             if inside.value is not None:
                 return Fact("contraction", inside.value, (*lines, *inside.proof))
     return everywhere
+
+
+def holds_everywhere(fact: Fact) -> bool:
+    """Whether a rate is proved for all values of the unknowns, not only in a box that the iterates reach."""
+    return not fact.proof or not fact.proof[0].startswith((REACHED, MAPPED))
 
 
 def _rate(system: System, context: Context) -> Fact:
@@ -119,7 +127,7 @@ def _reached_box(system: System, context: Context) -> Box:
         tighter = Bounds(context.assuming(ranges))
         ranges = {u: ranges[u].meet(tighter.range(s)) for u, s in zip(system.unknowns, system.step, strict=True)}
     bounded = {u: r for u, r in ranges.items() if r != Interval()}
-    return ranges, tuple(f"after the first steps {show(u)} lies in {show_interval(r)}" for u, r in bounded.items())
+    return ranges, tuple(f"{REACHED} {show(u)} lies in {show_interval(r)}" for u, r in bounded.items())
 
 
 def _chosen_box(system: System, context: Context) -> Box:
@@ -135,4 +143,4 @@ def _chosen_box(system: System, context: Context) -> Box:
             return {}, ()
     chosen = {u: r for u, r in ranges.items() if r != Interval()}
     ends = {show(u): show_interval(r) for u, r in chosen.items()}
-    return ranges, tuple(f"the step maps {u} in {r} into {r}" for u, r in ends.items())
+    return ranges, tuple(f"{MAPPED} {u} in {r} into {r}" for u, r in ends.items())

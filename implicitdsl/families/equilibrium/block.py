@@ -28,6 +28,7 @@ from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import Solved
 
+from .linearised import AtSolution
 from .proximal import stepped
 from .roots import Inside, Regions
 
@@ -72,6 +73,7 @@ class Recipe:
     failures: Failures
     source: Source
     places: Mapping[str, Span]
+    rate: float | None = None  # a contraction rate that is proved wherever the unknowns are
 
 
 class EquilibriumBlock:
@@ -124,17 +126,22 @@ class EquilibriumBlock:
             values = {**values, **dict(zip(recipe.hoisted, computed, strict=True))}
         a = tuple(values[name] for name in recipe.system.inputs)
         rows = 1 if batch is None else batch
+        tracing = torch.compiler.is_compiling()
+        at: tuple[AtSolution, ...] | None = None if tracing else ()
         try:
             if recipe.explicit:
                 z, solved = self._explicit(a, functions, rows)
             else:
-                z, solved = self._solve(values, a, functions, rows, start)
+                problem, every, z, solved = self._solve(values, a, functions, rows, start)
+                if want_report and not tracing:
+                    names = ", ".join(name for name, _ in recipe.unknowns)
+                    at = (AtSolution(problem, z, every, names, batch is None, recipe.rate),)
         except ConvergenceError as error:
             if isinstance(error.solution, Solved):
                 lost = error.solution
                 error.solution = self._unpacked(lost.z, batch), report(lost, batch, recipe.methods)
             raise
-        made = report(solved, batch, recipe.methods) if want_report else None
+        made = report(solved, batch, recipe.methods, at) if want_report else None
         return self._unpacked(z, batch), made
 
     def _call(self, call: Call, values: Mapping[str, Tensor], functions: Mapping[str, Bound]) -> Any:
@@ -167,7 +174,8 @@ class EquilibriumBlock:
         functions: Mapping[str, Bound],
         rows: int,
         start: Mapping[str, Tensor] | None,
-    ) -> tuple[Tensor, Solved]:
+    ) -> tuple[RootProblem, Inputs, Tensor, Solved]:
+        """The problem with its inputs, and its solution."""
         recipe = self.recipe
         assert recipe.solver is not None
         z0 = self._start(values, a, rows, start)
@@ -180,8 +188,10 @@ class EquilibriumBlock:
             solver = Inside(solver, recipe.regions)
         every, backward, failures = (*a, *made.extra), recipe.backward, recipe.failures
         if isinstance(backward, Implicit):
-            return implicit_solve(made.problem, solver, z0, every, backward=backward, failures=failures)
-        return backward.solve(made.problem, solver, z0, every, failures)
+            z, solved = implicit_solve(made.problem, solver, z0, every, backward=backward, failures=failures)
+        else:
+            z, solved = backward.solve(made.problem, solver, z0, every, failures)
+        return made.problem, every, z, solved
 
     def _start(self, values: Mapping[str, Tensor], a: Inputs, rows: int, start: Mapping[str, Tensor] | None) -> Tensor:
         """(B, N), detached: a warm start, the expression of `start`, or what the sets say."""
@@ -288,7 +298,9 @@ class EquilibriumBlock:
         return found
 
 
-def report(solved: Solved, batch: int | None, methods: Sequence[str]) -> Report:
+def report(
+    solved: Solved, batch: int | None, methods: Sequence[str], at: tuple[AtSolution, ...] | None = None
+) -> Report:
     """A block's report, one entry a sample."""
     names, message = list(methods[:1]), ""
     if solved.rung is not None and len(methods) > 1 and not torch.compiler.is_compiling() and batch != 0:
@@ -296,11 +308,10 @@ def report(solved: Solved, batch: int | None, methods: Sequence[str]) -> Report:
         names = list(methods[: later + 1])
         message = f"{int((solved.rung > 0).sum())} samples went on to {methods[later]}" if later else ""
     residual = solved.residual.detach()
-    made = Report(solved.converged, solved.status, solved.iterations, residual, solved.nfe, ", ".join(names), message)
-    if batch is not None:
-        return made
-    tensors = (made.converged, made.status, made.iterations, made.residual, made.nfe)
-    return Report(*[t.squeeze(0) for t in tensors], solver=made.solver, message=made.message)
+    tensors = (solved.converged, solved.status, solved.iterations, residual, solved.nfe)
+    if batch is None:
+        tensors = [t.squeeze(0) for t in tensors]
+    return Report(*tensors, solver=", ".join(names), message=message, linearised=at)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from implicitdsl.analysis import Splitting, splitting
+from implicitdsl.analysis.contraction import holds_everywhere
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.implicit import Implicit
 from implicitdsl.backward.inexact import Phantom, Unrolled
@@ -148,7 +149,16 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         failures=Failures(policy, f"{model.source.name}:{line}"),
         source=model.source,
         places={o.name: o.span for o in model.opaques if o.span is not None},
+        rate=_proved_rate(part),
     )
+
+
+def _proved_rate(part: BlockPlan) -> float | None:
+    """A contraction rate in the 2-norm of all unknowns, wherever they are."""
+    fact = part.fact("contraction")
+    if fact is None or fact.value is None or len(part.block.unknowns) != 1 or not holds_everywhere(fact):
+        return None
+    return float(str(fact.value))
 
 
 def _value(part: BlockPlan, name: str) -> object:
