@@ -22,7 +22,7 @@ from .ground.diagnostics import Diagnostic, Level
 from .ground.errors import SpecError, SpecWarning
 from .ground.render import text as render_text
 from .ground.source import Source
-from .ir.model import Model
+from .ir.model import Model, Opaque
 from .ir.nodes import Expr, walk
 from .language import LANGUAGE, Language
 from .planner import analyse_model, plan
@@ -216,7 +216,7 @@ def _lower(made: Front, planned: Planned, language: Language, debug: bool, bindi
         if opaque.layer is not None:
             given[opaque.name] = _lower(made, planned_model(opaque.layer, language, []), language, debug, {})
         elif opaque.name not in given and opaque.path is not None:
-            given[opaque.name] = _imported(opaque.path)
+            given[opaque.name] = _imported(opaque)
     return Layer(
         _expanded(model, language),
         functions=language.function_table,
@@ -279,12 +279,21 @@ def _completed(made: Front, model: Model) -> str:
     return ""
 
 
-def _imported(path: str) -> Any:
-    """`pkg.mod:Class`: an instance of a class, or the object itself."""
+def _imported(opaque: Opaque) -> Any:
+    """What `fn f: … as "pkg.mod:Class"` names: an instance of a class, made without arguments, or the object itself.
 
-    module, _, attribute = path.partition(":")
-    found = getattr(import_module(module), attribute)
-    return found() if isinstance(found, type) else found
+    Raises TypeError naming the declaration where it cannot be had.
+    """
+    assert opaque.path is not None
+    module, _, attribute = opaque.path.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+        return found() if isinstance(found, type) else found
+    except Exception as error:
+        message = (
+            f'`fn {opaque.name}: … as "{opaque.path}"` cannot be made: {error}; or pass {opaque.name}=… to compile'
+        )
+        raise TypeError(message) from error
 
 
 class Recipe:

@@ -160,9 +160,19 @@ class Opaques:
         """Functions whose result depends on trained tensors that are not parameters of theirs: those gradients would be
         lost. Cost: one evaluation of `evaluate(*functions)`; random generators and buffers are left as they were.
         """
+        return self._found(_Probe, evaluate)
+
+    def detached(self, evaluate: Callable[..., Any]) -> list[str]:
+        """Functions whose result changes with their arguments but carries no derivative by any of them: `detach`,
+        comparisons. Not to be called under a transform. Cost: one evaluation of `evaluate(*functions)` with its VJP,
+        and of such a function two more.
+        """
+        return self._found(_Detached, evaluate)
+
+    def _found(self, probe: Callable[[str, Function, list[str]], Function], evaluate: Callable[..., Any]) -> list[str]:
         found: list[str] = []
-        probes = [replace(f, module=_Probe(name, f.module, found)) for name, f in self.functions.items()]
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        probes = [replace(f, module=probe(name, f.module, found)) for name, f in self.functions.items()]
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), counters_kept(self.modules()):
             evaluate(*probes)
         return list(dict.fromkeys(found))
 
@@ -220,6 +230,30 @@ class _Probe:
         results = out if isinstance(out, tuple | list) else (out,)
         if any(isinstance(y, Tensor) and y.requires_grad for y in results):
             self.found.append(self.name)
+        return tuple(y.detach() for y in out) if isinstance(out, tuple | list) else out.detach()
+
+
+class _Detached:
+    """Applies a function to arguments that require gradients, and to others if its result requires none."""
+
+    def __init__(self, name: str, function: Function, found: list[str]) -> None:
+        self.name, self.function, self.found = name, function, found
+
+    def __call__(self, *args: Tensor) -> Any:
+        call: Function = self.function
+        if isinstance(call, nn.Module):
+            call = _Functional(call, {name: b.detach().clone() for name, b in call.named_buffers()})
+        with torch.enable_grad():
+            given = [x.detach().requires_grad_() for x in args]
+            out = call(*given)
+            results = out if isinstance(out, tuple | list) else (out,)
+            live = [y.sum() for y in results if y.requires_grad]
+            cut = not live or all(g is None for g in torch.autograd.grad(live, given, allow_unused=True))
+        if cut:
+            before, after = (call(*(x + step * (1 + x.abs()) for x in args)) for step in (0.0, 0.25))
+            first, second = ((y if isinstance(y, tuple | list) else (y,)) for y in (before, after))
+            if not all(_alike(x, y) for x, y in zip(first, second, strict=True)):
+                self.found.append(self.name)
         return tuple(y.detach() for y in out) if isinstance(out, tuple | list) else out.detach()
 
 

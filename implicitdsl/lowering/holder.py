@@ -46,6 +46,11 @@ class Holder(nn.Module):
         for opaque in model.opaques:
             if opaque.name not in bindings:
                 raise TypeError(f"`fn {opaque.name}` is not bound: pass {opaque.name}=… to compile")
+            if not callable(bindings[opaque.name]):
+                raise TypeError(f"`fn {opaque.name}` takes a module or a function, not {bindings[opaque.name]!r}")
+            if isinstance(bindings[opaque.name], type):
+                kind = bindings[opaque.name].__name__
+                raise TypeError(f"`fn {opaque.name}` takes a module, not its class: pass {opaque.name}={kind}(…)")
             setattr(self, opaque.name, bindings[opaque.name])
         self._constants, self._slots = constants, slots
         for name, value in self._exact.items():

@@ -69,9 +69,15 @@ class Slot:
         return self.given(init.literal, dtype, device)
 
     def given(self, value: object, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """A number, nested sequence or tensor as a tensor of the shape; a number fills it."""
+        """A number, nested sequence or tensor as a tensor of the shape; a number fills it.
+
+        Raises TypeError for anything else and ShapeError for another shape, naming the declaration.
+        """
         assert self.set is not None
-        found = torch.as_tensor(value, dtype=dtype, device=device)
+        try:
+            found = torch.as_tensor(value, dtype=dtype, device=device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"`{self.where}` takes numbers or a tensor, not {value!r}") from error
         if found.dim() == 0:
             return found.expand(self.set.shape).clone()
         if tuple(found.shape) != self.set.shape:

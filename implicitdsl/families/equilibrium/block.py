@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import maybe_current_level
 
 from implicitdsl.backward.failure import Failures, report_unsolved
 from implicitdsl.backward.implicit import Implicit, implicit_solve
@@ -17,7 +19,7 @@ from implicitdsl.families.noise import Layout
 from implicitdsl.families.opaque import Noise, Opaques, UnsteadyError
 from implicitdsl.families.twice import twice
 from implicitdsl.ground.diagnostics import Diagnostic
-from implicitdsl.ground.errors import ConvergenceError, SpecError
+from implicitdsl.ground.errors import ConvergenceError, SpecError, SpecWarning
 from implicitdsl.ground.outcomes import Outcome
 from implicitdsl.ground.render import text as render_text
 from implicitdsl.ground.source import Source, Span
@@ -274,6 +276,15 @@ class EquilibriumBlock:
             message = "`{}` uses tensors that require gradients and are not its parameters: their gradient is lost"
             help = "bind an nn.Module that owns them as parameters: compile(…, {}=module)"
             raise self._refused(lost, message, help)
+        if maybe_current_level() is not None:  # a transform is at work; the next plain call looks
+            return
+        for name in bound.detached(lambda *fs: self.recipe.program["residual"](z0, *inputs, *fs)):
+            warnings.warn(
+                f"[IMP403] `{name}` returns values without a derivative (detach, a comparison?): gradients take "
+                "it for a constant",
+                SpecWarning,
+                stacklevel=2,
+            )
         self._probed.add(key)
 
     def _refused(self, names: Sequence[str], message: str, help: str) -> SpecError:
