@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def weights(n: int, norm: float, *, symmetric: bool = False) -> Tensor:
@@ -64,11 +65,16 @@ def unrolled(cell: nn.Module, z: Tensor, x: Tensor, name: str, steps: int = 100)
         u = g + torch.autograd.grad(y, z, u, retain_graph=True)[0]
     (gradient,) = torch.autograd.grad(y, cell.get_parameter(name), u)
     point, given = z[:1].detach(), x[:1]
+    point.requires_grad_()
+    bar = torch.zeros_like(point).requires_grad_()
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has first derivatives only
+        value = cell(point, given)
+        (pulled,) = torch.autograd.grad(value, point, bar, create_graph=True)  # linear in bar: its transpose is the JVP
     v = torch.randn_like(point)
     size = 0.0
     for _ in range(30):
-        pushed = torch.func.jvp(lambda z: cell(z, given), (point,), (v / v.norm(),))[1]
-        v = torch.func.vjp(lambda z: cell(z, given), point)[1](pushed)[0]
+        (pushed,) = torch.autograd.grad(pulled, bar, v / v.norm(), retain_graph=True)
+        (v,) = torch.autograd.grad(value, point, pushed, retain_graph=True)
         size = float(v.norm()) ** 0.5
     return gradient, (1 + size) / (1 - size) if size < 1 else float("inf")
 
