@@ -11,7 +11,7 @@ from implicitdsl.ir.function import Function
 from implicitdsl.ir.nodes import Expr
 from implicitdsl.syntax import ast
 
-from .report import Report, nearest
+from .report import Report, apart, nearest
 from .scope import Entity, Scope, Typed
 from .sets import SetReader
 from .shapes import Dims
@@ -71,7 +71,7 @@ class Wording:
             span,
             labels=(*self.introduced(sa, sb), (left.span, ""), (right.span, "")),
             notes=self.provenance(left, right),
-            help=self.projection(left, sa, right, sb),
+            help=self.projection(left, sa, right, sb) or self.glued(left, right),
         )
 
     def introduced(self, a: Shape, b: Shape) -> list[tuple[Span, str]]:
@@ -107,6 +107,17 @@ class Wording:
                     kept = self.text(right if first else left)
                     text = f"{fresh} {operand.text} + {kept}" if first else f"{kept} + {fresh} {operand.text}"
                     return f"project the input: `{text}` with `param {fresh} in R^{show_shape((mine[0], other[0]))}`"
+        return None
+
+    def glued(self, *operands: ast.Expr) -> str | None:
+        """In a bare text, for a name such as `Wz` that was taken for a parameter: a capital letter and an unknown."""
+        unknowns = [e.name for e in self.context.sets.scope_root().entities("unknown")]
+        for name in (n.text for operand in operands for n in descend(operand) if isinstance(n, ast.Name)):
+            entity = self.scope.find(name)
+            if entity is not None and entity.filled and name[0].isupper():
+                product = apart(name, [name[0], *unknowns])
+                if product:
+                    return f"did you mean `{product}`? a product needs the space"
         return None
 
     def show(self, shape: Shape) -> str:

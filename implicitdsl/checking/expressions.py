@@ -13,7 +13,7 @@ from implicitdsl.syntax import ast
 
 from .context import CONSTANTS, Wording
 from .parts import indexed, literal_of, norm
-from .report import safe, unsafe
+from .report import apart, safe, unsafe
 from .scope import Entity, Typed
 from .sets import literal
 
@@ -118,6 +118,13 @@ class Elaborator(Wording):
                 expr.span,
                 help=f"write `{name}(…)` without a space",
             )
+            return None
+        tensors = [n for n in self.scope.all() if (e := self.scope.find(n)) is not None and e.is_tensor]
+        factors = None if context.bare else apart(name, tensors)
+        if factors:
+            context.used |= set(factors.split())
+            fix = unsafe(f"write `{factors}`: a product needs the space", (expr.span, factors))
+            self.report.add("IMP101", f"unknown name `{name}`", expr.span, fixes=(fix,))
             return None
         if context.broken:
             return None

@@ -74,6 +74,14 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
     return best[2] if best else None
 
 
+def apart(name: str, factors: Sequence[str]) -> str | None:
+    """`W z` for a name `Wz` that two declared names make up: the space of a product was left out."""
+    for i in range(1, len(name)):
+        if name[:i] in factors and name[i:] in factors:
+            return f"{name[:i]} {name[i:]}"
+    return None
+
+
 def edits(a: str, b: str) -> int:
     """The Damerau–Levenshtein distance of neighbours swapped, letters inserted, deleted or replaced."""
     before: list[int] = []

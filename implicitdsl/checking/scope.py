@@ -70,7 +70,7 @@ class Entity:
             "index": "an index",
             "argument": "an argument of a definition",
         }
-        return words[self.kind] + (f" in {self.set.text}" if self.set else "")
+        return words[self.kind] + (f" in {self.set.text}" if self.set and not self.filled else "")
 
 
 @dataclass

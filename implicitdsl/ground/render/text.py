@@ -69,7 +69,7 @@ def _full(diagnostic: Diagnostic, paint: Paint) -> list[str]:
     width, body = excerpt(diagnostic, _LEVEL_STYLE[diagnostic.level], paint)
     out = [*_header(diagnostic, paint, width), *body]
     helps = [diagnostic.help] if diagnostic.help else []
-    helps += [fix.message for fix in diagnostic.fixes if fix.message not in helps]
+    helps += [fix.message for fix in diagnostic.fixes if not any(fix.message in text for text in helps)]
     for kind, texts in (("note", diagnostic.notes), ("help", helps)):
         for text in texts:
             first, *rest = text.splitlines() or [""]
