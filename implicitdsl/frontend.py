@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+
+from implicitdsl.ground.records import dataclass
 
 from .analysis import Analysis, diagnose
 from .checking import check as check_program
@@ -79,6 +80,10 @@ def planned_model(model: Model, language: Language, found: list[Diagnostic]) -> 
         if family is None or family.lower is None:
             what = _SENTENCES.get(block.sentence, "this sentence") if family is None else family.title
             found.append(Diagnostic("IMP910", f"not lowered yet: {what}", block.span, model.source))
+        elif family.gap is not None:
+            parts = [part for part in analysis.blocks if part.origin is block]
+            gaps = [gap for part in parts if (gap := family.gap(part.block, part.facts_by_name)) is not None]
+            found += [Diagnostic("IMP910", f"not lowered yet: {gap}", block.span, model.source) for gap in gaps]
     owned = {f.sentence for f in language.families if f.methods}
     if any(block.sentence not in owned for block in model.blocks):
         return Planned(model, analysis, Plan(model, ()))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from implicitdsl.ground.facts import Fact
+from implicitdsl.ground.records import dataclass
 from implicitdsl.ir.dims import Dim, size_of
 from implicitdsl.ir.function import Functions
 from implicitdsl.ir.model import Block, Model
 from implicitdsl.ir.nodes import walk
-from implicitdsl.ir.plan import System
+from implicitdsl.ir.plan import Program, System
 
 from .affine import affine
 from .autonomous import autonomous
@@ -21,6 +21,8 @@ from .elementwise import elementwise
 from .lipschitz import lipschitz
 from .monotone import monotone
 from .normal import Expand, normal_form, unchanged
+from .optimum import optimum
+from .program import program
 from .smoothness import existence, range_of, smoothness
 from .structure import block_triangular, explicit, split
 
@@ -33,6 +35,7 @@ class BlockFacts:
     origin: Block
     system: System | None
     facts: tuple[Fact, ...]
+    program: Program | None = None  # of an argmin block
 
     @property
     def facts_by_name(self) -> dict[str, Fact]:
@@ -68,6 +71,9 @@ def analyse(
     for block in model.blocks:
         if block.sentence == "root":
             found += [_root(part, block, about, expand) for part in split(block, expand)]
+        elif block.sentence == "optimum":
+            form = program(block, expand)
+            found.append(BlockFacts(block, block, None, optimum(form, about), form))
         else:
             facts = (autonomous(block, expand),) if block.domains else ()
             found.append(BlockFacts(block, block, None, facts))

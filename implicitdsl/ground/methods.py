@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from implicitdsl.ground.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,12 @@ class Method:
 class Family:
     """A sentence and its methods, in order of preference. `lower` is "module:function", or None while not lowered
     yet (IMP910).
+
+    `gap(block, facts)` says what in a block is not lowered yet, None where all of it is; facts are by name.
     """
 
     sentence: str
     methods: tuple[Method, ...]
     lower: str | None
     title: str
+    gap: Callable[[Any, Mapping[str, Any]], str | None] | None = None

@@ -17,6 +17,8 @@ class Outcome(IntEnum):
     SINGULAR = 6
     OUTSIDE = 7
     NO_SIGN_CHANGE = 8
+    INFEASIBLE = 12
+    UNBOUNDED = 13
 
     @property
     def advice(self) -> str:
@@ -37,4 +39,8 @@ _ADVICE = {
     "`start` reaches it",
     Outcome.NO_SIGN_CHANGE: "the equation has the same sign at both ends of the interval, so bisection "
     "cannot tell that a root lies between; widen the unknown's set, or try `using newton`",
+    Outcome.INFEASIBLE: "no point meets all constraints (a combination of them with the returned multipliers is "
+    "contradictory); relax one, or add a slack variable with a penalty",
+    Outcome.UNBOUNDED: "the objective falls without bound along a direction that the constraints allow; bound the "
+    "unknown by a set, or add a term such as `1e-3 ||z||^2`",
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from implicitdsl.ground.facts import Fact
 from implicitdsl.ground.records import dataclass
+from implicitdsl.ground.source import Span
 
-from .model import Block, Model
+from .model import Block, Model, SetInfo
 from .nodes import Expr
 
 
@@ -35,6 +36,41 @@ class System:
     hoisted: tuple[tuple[Expr, Expr], ...] = ()
 
 
+EQUAL, BELOW, DEFINITE = "=", "<=", ">>"
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """`body = 0`, `body <= 0` (every entry) or `body >> 0` (a matrix; its symmetric part is positive semidefinite).
+
+    `sign` is -1 for the lower half of a chain `l <= z <= u`, whose multiplier counts negative in that of the whole.
+    `written` is the body of one entry of a list (the body itself without `for`). `set` is where it comes from, if it is
+    the set of an unknown or of a membership.
+    """
+
+    kind: str
+    body: Expr
+    span: Span
+    label: str | None = None
+    sign: float = 1.0
+    written: Expr | None = None
+    set: SetInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A block as min f(u) subject to constraints; `sense` is what was written ("max": f is the negated objective)."""
+
+    unknowns: tuple[Expr, ...]
+    objective: Expr
+    constraints: tuple[Constraint, ...]
+    sense: str = "min"
+
+    def of(self, kind: str) -> tuple[Constraint, ...]:
+        """The constraints of a kind."""
+        return tuple(c for c in self.constraints if c.kind == kind)
+
+
 @dataclass(frozen=True, slots=True)
 class BlockPlan:
     """One solve. `forward` is the ladder: the first is used, the others take rows that stall or diverge at run time."""
@@ -44,6 +80,7 @@ class BlockPlan:
     facts: tuple[Fact, ...]
     forward: tuple[Choice, ...]
     backward: Choice
+    program: Program | None = None  # of an argmin block
 
     def fact(self, name: str) -> Fact | None:
         return next((f for f in self.facts if f.name == name), None)

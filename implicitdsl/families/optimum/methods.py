@@ -1,42 +1,66 @@
-"""Solvers and backward rules of `argmin`: their names and options. No code yet: the sentence is not lowered."""
+"""Solvers and backward rules of `argmin`, in order of preference. Torch-free: `code` is imported at lowering."""
 
 from __future__ import annotations
 
-from implicitdsl.families.options import TOL, max_iter, positive
+from implicitdsl.families.options import max_iter, positive
 from implicitdsl.ground.methods import Family, Method, Option
+
+from . import rungs
 
 SENTENCE = "optimum"
 
+TOL = Option("tol", "float", None, "relative tolerance; default 1e-5 in float32, 1e-9 in float64", lo=0.0, above=True)
+
+
+def _forward(name: str, doc: str, suits: object, *options: Option, code: str | None = None) -> Method:
+    where = None if code is None else f"implicitdsl.solvers.optimum.{code}"
+    return Method(name, SENTENCE, "forward", (TOL, *options), doc, where, suits)  # pyright: ignore[reportArgumentType]
+
+
+FORWARD = (
+    _forward("direct", "one factorisation of an equality-constrained quadratic problem", rungs.direct),
+    _forward(
+        "ipm",
+        "interior point for quadratic problems",
+        rungs.ipm,
+        max_iter(100),
+        code="interior_point:InteriorPoint",
+    ),
+    _forward("projection", "a projection in closed form", None),
+    _forward("riccati", "block-banded problems over a horizon", None, max_iter(100)),
+    _forward(
+        "conic",
+        "convex problems over cones",
+        None,
+        max_iter(10000),
+        Option("solver", "name", None, "the conic solver's name"),
+    ),
+    _forward(
+        "nlp",
+        "non-convex problems, to a local minimum",
+        None,
+        max_iter(500),
+        Option("method", "name", None, "newton, sqp or augmented_lagrangian"),
+    ),
+)
+
+BACKWARD = (
+    Method(
+        "kkt", SENTENCE, "backward", (), "differentiates the optimality conditions on the active set", None, rungs.kkt
+    ),
+    Method(
+        "smoothed",
+        SENTENCE,
+        "backward",
+        (positive("mu", 1e-2, "barrier parameter"),),
+        "differentiates the barrier problem",
+    ),
+)
+
 OPTIMUM = Family(
     SENTENCE,
-    (
-        Method("ipm", SENTENCE, "forward", (TOL, max_iter(100)), "interior point for quadratic problems"),
-        Method("direct", SENTENCE, "forward", (TOL,), "one factorisation of an equality-constrained quadratic problem"),
-        Method("projection", SENTENCE, "forward", (TOL,), "a projection in closed form"),
-        Method("riccati", SENTENCE, "forward", (TOL, max_iter(100)), "block-banded problems over a horizon"),
-        Method(
-            "conic",
-            SENTENCE,
-            "forward",
-            (TOL, max_iter(10000), Option("solver", "name", None, "the conic solver's name")),
-            "convex problems over cones",
-        ),
-        Method(
-            "nlp",
-            SENTENCE,
-            "forward",
-            (TOL, max_iter(500), Option("method", "name", None, "newton, sqp or augmented_lagrangian")),
-            "non-convex problems, to a local minimum",
-        ),
-        Method("kkt", SENTENCE, "backward", (), "differentiates the optimality conditions on the active set"),
-        Method(
-            "smoothed",
-            SENTENCE,
-            "backward",
-            (positive("mu", 1e-2, "barrier parameter"),),
-            "differentiates the barrier problem",
-        ),
-    ),
-    lower=None,
-    title="optimisation problems",
+    (*FORWARD, *BACKWARD),
+    "implicitdsl.families.optimum.lower:lower",
+    "optimisation problems",
+    rungs.gap,
 )

@@ -1,0 +1,55 @@
+"""Facts about an `argmin` block: what its objective and its constraints look like."""
+
+from __future__ import annotations
+
+from implicitdsl.ground.facts import Fact
+from implicitdsl.ir.dims import Dim, size_of
+from implicitdsl.ir.nodes import Expr
+from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, Constraint, Program
+from implicitdsl.ir.printer import show
+
+from .context import Context
+from .degree import degree
+
+NAMES = {0.0: "constant", 1.0: "linear", 2.0: "quadratic"}
+
+
+def optimum(form: Program, context: Context) -> tuple[Fact, ...]:
+    """`size`, `objective` ("linear", "quadratic", None), `equalities` and `inequalities` (how many, a dimension),
+    `affine` (whether all of them are), `definite` (how many matrix constraints).
+    """
+    unknowns = frozenset(form.unknowns)
+    names = ", ".join(show(u) for u in form.unknowns)
+    total = Dim(())
+    for u in form.unknowns:
+        total = total + size_of(u.shape)
+    return (
+        Fact("size", total, (f"{total} numbers are unknown",)),
+        _objective(form, unknowns, names, context),
+        _count("equalities", form.of(EQUAL)),
+        _count("inequalities", form.of(BELOW)),
+        _affine(form, unknowns, names, context),
+        Fact("definite", len(form.of(DEFINITE)), ()),
+    )
+
+
+def _objective(form: Program, unknowns: frozenset[Expr], names: str, context: Context) -> Fact:
+    found = NAMES.get(degree(form.objective, unknowns, context.functions))
+    text = show(form.objective)
+    if found is None:
+        return Fact("objective", None, (f"{text} is not quadratic in {names}",))
+    return Fact("objective", found, (f"{text} is {found} in {names}",))
+
+
+def _count(name: str, constraints: tuple[Constraint, ...]) -> Fact:
+    total = Dim(())
+    for c in constraints:
+        total = total + size_of(c.body.shape)
+    return Fact(name, total, ())
+
+
+def _affine(form: Program, unknowns: frozenset[Expr], names: str, context: Context) -> Fact:
+    for c in form.constraints:
+        if degree(c.body, unknowns, context.functions) > 1.0:
+            return Fact("affine", None, (f"{show(c.written or c.body)} is not affine in {names}",))
+    return Fact("affine", True, (f"every constraint is affine in {names}",))

@@ -1,0 +1,262 @@
+"""Derivatives of quadratic optima: the KKT conditions on the active set are a linear system K [z; y] = r."""
+
+# pyright: reportIncompatibleMethodOverride=false
+# (torch declares the methods of autograd.Function with *args)
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..solvers.factor import Factor, factorise
+from ..solvers.optimum.polish import direct
+from ..solvers.optimum.quadratic import Optimum, Quadratic
+from ..solvers.optimum.reduced import Reduced, reduce
+from ..solvers.verdict import CONVERGED, Solved
+from .failure import Failures, report_unsolved
+from .linear_solve import linear_solve, reported
+from .rules import merge, plain, split
+
+RANKS = (2, 1, 2, 1)
+
+
+class Solver(Protocol):
+    """What solves quadratic programs with inequalities."""
+
+    def solve(self, problem: Quadratic) -> Optimum: ...
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything about a solve that is not a tensor. `solver` None: there are no inequalities."""
+
+    solver: Solver | None
+    equalities: int
+    failures: Failures = field(default_factory=Failures)
+
+
+def quadratic_optimum(spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Optimum]:
+    """z (B, n), y (B, m) and the report of min ½zᵀPz + qᵀz, C z = d or ≤ d (`solvers.optimum.quadratic`).
+
+    Both are differentiable in P, q, C and d to any order and in every mode: where the active set does not change, they
+    solve K [z; y] = [−q; d] with K = [[P, Cᵀ], [C, 0]] on the active rows, so with [u; v] = K⁻¹ [z̄; ȳ]
+    q̄ = −u, d̄ = v, P̄ = −u zᵀ, C̄ = −(y uᵀ + v zᵀ) (Amos & Kolter 2017, reduced as in Agrawal et al. 2019).
+    A sample that was not solved gets no gradient and gives none; one whose minimiser is not unique counts as SINGULAR.
+    """
+    if plain():
+        found: list[Optimum] = []
+        z, y = _Plain.apply(found, spec, P, q, C, d)
+        return z, y, found[0]
+    return _general(spec, P, q, C, d)
+
+
+def _solved(spec: Spec, problem: Quadratic) -> tuple[Optimum, Reduced | None]:
+    """The optimum, after the policy for failed samples was applied to it."""
+    factor: Reduced | None = None
+    if spec.solver is None:
+        found, factor = direct(problem)
+    else:
+        found = spec.solver.solve(problem)
+    solved = Solved(found.z, found.status, found.iterations, found.residual, found.iterations)
+    if solved.all_converged():
+        return found, factor
+    reported_ = report_unsolved(solved, spec.failures)
+    y = found.y
+    if spec.failures.policy == "nan":
+        y = torch.where(solved.converged.unsqueeze(-1), y, torch.nan)
+    return found._replace(z=reported_.z, y=y), factor
+
+
+class _Plain(torch.autograd.Function):
+    """Where no transform is active: the backward pass reuses, or makes, one factor of the active set."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, found: list[Optimum], spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        optimum, factor = _solved(spec, Quadratic(P, q, C, d, spec.equalities))
+        found.append(optimum._replace(z=optimum.z.detach(), y=optimum.y.detach()))
+        ctx.spec, ctx.factor = spec, factor
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(optimum.z, optimum.y, optimum.active, optimum.status, P, q, C, d)
+        return optimum.z, optimum.y
+
+    @staticmethod
+    def backward(ctx: Any, gz: Tensor | None, gy: Tensor | None) -> tuple[Tensor | None, ...]:
+        z, y, active, status, P, q, C, d = ctx.saved_tensors
+        if gz is None and gy is None:
+            return (None,) * 6
+        gz = torch.zeros_like(z) if gz is None else gz
+        gy = torch.zeros_like(y) if gy is None else gy
+        good = status == CONVERGED
+        if not bool(good.all()):
+            z, y, gz, gy = (torch.where(good.unsqueeze(-1), t, 0.0) for t in (z, y, gz, gy))
+            P = None if P is None else P.nan_to_num(0.0, 0.0, 0.0)
+            C = C.nan_to_num(0.0, 0.0, 0.0)
+        if torch.is_grad_enabled():
+            u, v = _linear(ctx.spec, P, C, active, gz, gy, good)
+        else:
+            problem = Quadratic(P, q, C, d, ctx.spec.equalities)
+            factor = ctx.factor or reduce(problem, None if ctx.spec.solver is None else active)
+            u, v = factor.solve(gz, gy)
+            if bool(factor.singular.any()):
+                dead = reported((factor.singular & good).expand_as(good), ctx.spec.failures)
+                u, v = (torch.where(dead.unsqueeze(-1), 0.0, t) for t in (u, v))
+        if not bool(good.all()):
+            u, v = (torch.where(good.unsqueeze(-1), t, 0.0) for t in (u, v))
+        return None, None, *_cotangents(ctx.needs_input_grad[2:], (P, q, C, d), z, y, u, v, good, ctx.spec)
+
+
+def _cotangents(
+    needed: tuple[bool, ...],
+    inputs: tuple[Tensor | None, Tensor, Tensor, Tensor],
+    z: Tensor,
+    y: Tensor,
+    u: Tensor,
+    v: Tensor,
+    good: Tensor,
+    spec: Spec,
+) -> list[Tensor | None]:
+    """Those of P, q, C and d; summed over the batch where an input is shared."""
+    P, q, C, d = inputs
+    found: list[Tensor | None] = [None] * 4
+    if P is not None and needed[0]:
+        found[0] = -(u.mT @ z) if P.ndim == 2 else -u.unsqueeze(-1) * z.unsqueeze(-2)
+    if needed[1]:
+        found[1] = -u if q.ndim == 2 else -u.sum(0)
+    if needed[2]:
+        if C.ndim == 2:
+            found[2] = -(y.mT @ u + v.mT @ z)
+        else:
+            found[2] = -torch.stack((y, v), -1) @ torch.stack((u, z), -2)
+    if needed[3]:
+        found[3] = v if d.ndim == 2 else v.sum(0)
+    if spec.failures.policy == "nan" and not bool(good.all()):
+        for i, (t, rank) in enumerate(zip(found, RANKS, strict=True)):
+            if t is not None and t.ndim > rank:
+                found[i] = torch.where(good.view(-1, *(1,) * rank), t, torch.nan)
+    return found
+
+
+# -- all orders, all modes ---------------------------------------------------------------------------------------------
+
+
+def _general(spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Optimum]:
+    """The solution as what one differentiable solve gives; the active set is found apart from differentiation."""
+    tensors = (q, C, d) if P is None else (P, q, C, d)
+    z, y, active, status, iterations, residual, weak = _Found.apply(spec, P is not None, *tensors)
+    good = (status == CONVERGED).unsqueeze(-1)
+    rows = z.shape[0]
+    right = torch.where(good, -q.expand(rows, q.shape[-1]), 0.0)
+    below = torch.where(good, d.expand(rows, d.shape[-1]), 0.0)
+    u, v = _linear(spec, P, C, active, right, below, status == CONVERGED)
+    optimum = Optimum(z.detach(), y.detach(), active, status, iterations, residual, weak)
+    return torch.where(good, u, z.detach()), torch.where(good, v, y.detach()), optimum
+
+
+def _linear(
+    spec: Spec, P: Tensor | None, C: Tensor, active: Tensor, f: Tensor, g: Tensor, good: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(u, v) with P u + Cᵀ v = f, C u = g on the active rows and v = 0 elsewhere, by `linear_solve`."""
+    rows, n, m = f.shape[0], f.shape[-1], g.shape[-1]
+    on = (active & good.unsqueeze(-1)).to(f.dtype)
+    eye = torch.eye(n, dtype=f.dtype, device=f.device)
+    corner = (torch.zeros_like(eye) if P is None else P).expand(rows, n, n)
+    corner = torch.where(good[:, None, None], corner, eye)
+    side = C.expand(rows, m, n) * on.unsqueeze(-1)
+    K = torch.cat([torch.cat([corner, side.mT], -1), torch.cat([side, torch.diag_embed(on - 1)], -1)], -2)
+    solution = linear_solve(K, torch.cat([f, g * on], -1), factor=_factor(K.detach(), on), failures=spec.failures)
+    return solution[:, :n], solution[:, n:]
+
+
+def _factor(K: Tensor, on: Tensor) -> Factor:
+    """An LU of K, with the multipliers' block regularised where constraints are redundant."""
+    n = K.shape[-1] - on.shape[-1]
+    size = K.diagonal(dim1=-2, dim2=-1)[..., :n].abs().amax(-1, keepdim=True).clamp(min=1.0)
+    shift = torch.cat([torch.zeros_like(K[..., 0, :n]), -1e-9 * size * on], -1)
+    return _Factored.made(K, shift)
+
+
+class _Factored(torch.autograd.Function):
+    """The factor as a constant under every transform."""
+
+    @staticmethod
+    def made(K: Tensor, shift: Tensor) -> Factor:
+        lu, pivots = _Factored.apply(K, shift)
+        return Factor(lu, pivots)
+
+    @staticmethod
+    def forward(K: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        exact = _lu(K)
+        singular = exact.is_singular()
+        if not bool(singular.any()):
+            assert exact.pivots is not None
+            return exact.lu, exact.pivots
+        near = _lu(K + torch.diag_embed(torch.where(singular.unsqueeze(-1), shift, 0.0)))
+        assert near.pivots is not None
+        return near.lu, near.pivots
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, None]:
+        return None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[None, None]:
+        return None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, Any], K: Tensor, shift: Tensor) -> tuple[tuple[Tensor, Tensor], Any]:
+        moved = [
+            t.movedim(dim, 0) if dim is not None else t.expand(info.batch_size, *t.shape)
+            for t, dim in zip((K, shift), in_dims, strict=True)
+        ]
+        return _Factored.apply(*moved), (0, 0)
+
+
+def _lu(K: Tensor) -> Factor:
+    if K.shape[-1] == 1:  # `linear_solve` wants pivots
+        lu, pivots, _ = torch.linalg.lu_factor_ex(K)
+        return Factor(lu, pivots)
+    return factorise(K)
+
+
+class _Found(torch.autograd.Function):
+    """The solve without derivatives: z, y, active, status, iterations, residual, weak."""
+
+    @staticmethod
+    def forward(spec: Spec, curved: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
+        P, (q, C, d) = (tensors[0], tensors[1:]) if curved else (None, tensors)
+        found, _ = _solved(spec, Quadratic(P, q, C, d, spec.equalities))
+        return tuple(t.clone() for t in found)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output)
+        ctx.count = len(inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, ...]:
+        return (None,) * ctx.count
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[None, ...]:
+        return (None,) * 7
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], spec: Spec, curved: bool, *tensors: Tensor) -> tuple[Any, Any]:
+        ranks = RANKS if curved else RANKS[1:]
+        dims = in_dims[2:]
+        sizes = [
+            (t if dim is None else t.movedim(dim, 0)[0]).shape[0]
+            for t, dim, rank in zip(tensors, dims, ranks, strict=True)
+            if t.ndim - (dim is not None) > rank
+        ]
+        batch = sizes[0] if sizes else 1
+        outputs = _Found.apply(spec, curved, *merge(info.batch_size, batch, dims, tensors, ranks))
+        return split(info.batch_size, outputs)

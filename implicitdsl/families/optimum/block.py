@@ -1,0 +1,149 @@
+"""One `argmin` of a quadratic program at run time: coefficients by autograd, the solve, duals, the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from implicitdsl.backward.kkt import Spec, quadratic_optimum
+from implicitdsl.ground.errors import ConvergenceError
+from implicitdsl.lowering.bound import Bound
+from implicitdsl.lowering.report import Report
+from implicitdsl.lowering.source import Program
+from implicitdsl.solvers.optimum.quadratic import Optimum
+from implicitdsl.solvers.verdict import CONVERGED, Solved
+
+
+@dataclass(frozen=True)
+class Call:
+    """A generated function and what it takes, by name."""
+
+    name: str
+    inputs: tuple[str, ...]
+    opaques: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows [start, stop) of C that a constraint has; `sign` is that of its multiplier in the one of its label."""
+
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+    label: str | None
+    sign: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that is known of a block before tensors come. `duals`: the key and the label of each multiplier asked for."""
+
+    program: Program
+    call: Call
+    curved: bool
+    unknowns: tuple[tuple[str, tuple[int, ...]], ...]
+    rows: tuple[Rows, ...]
+    duals: tuple[tuple[str, str], ...]
+    spec: Spec
+    method: str
+
+    @property
+    def size(self) -> int:
+        """How many numbers are unknown."""
+        return sum(math.prod(shape) for _, shape in self.unknowns)
+
+
+class OptimumBlock:
+    """Runs a recipe. Stateless; pickles."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The generated source."""
+        return (self.recipe.program.text,)
+
+    def solve(
+        self,
+        values: Mapping[str, Tensor],
+        functions: Mapping[str, Bound],
+        batch: int | None,
+        start: Mapping[str, Tensor] | None,
+        want_report: bool,
+    ) -> tuple[dict[str, Tensor], Report | None]:
+        """See `lowering.layer.BlockRunner`. The solve is in float64, whatever the inputs are."""
+        like = next(iter(values.values()), None)
+        kind = torch.get_default_dtype() if like is None else like.dtype
+        P, q, C, d = self._coefficients(values, functions)
+        try:
+            z, y, optimum = quadratic_optimum(self.recipe.spec, P, q, C, d)
+        except ConvergenceError as error:
+            if isinstance(error.solution, Solved):
+                lost = error.solution
+                y = lost.z.new_full((lost.z.shape[0], C.shape[-2]), torch.nan)
+                error.solution = self._unpacked(lost.z, y, batch, kind), _report(lost, None, batch, self.recipe.method)
+            raise
+        made = _report(optimum, optimum.weak, batch, self.recipe.method) if want_report else None
+        return self._unpacked(z, y, batch, kind), made
+
+    def _coefficients(
+        self, values: Mapping[str, Tensor], functions: Mapping[str, Bound]
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        recipe, n = self.recipe, self.recipe.size
+        given = [values[name] for name in recipe.call.inputs]
+        found = recipe.program[recipe.call.name](*given, *(functions[f] for f in recipe.call.opaques))
+        parts = [t.double() for t in (found if isinstance(found, tuple) else (found,))]
+        P = parts.pop(0) if recipe.curved else None
+        q = parts.pop(0)
+        if not parts:
+            return P, q, q.new_zeros(0, n), q.new_zeros(0)
+        return P, q, parts[0], parts[1]
+
+    def _unpacked(self, z: Tensor, y: Tensor, batch: int | None, kind: torch.dtype) -> dict[str, Tensor]:
+        """The unknowns by name, and the multipliers that are asked for."""
+        shared = z.shape[0] == 1 and batch != 1
+        found: dict[str, Tensor] = {}
+        at = 0
+        for name, shape in self.recipe.unknowns:
+            count = math.prod(shape)
+            found[name] = _shaped(z[:, at : at + count], shape, shared, kind)
+            at += count
+        for key, label in self.recipe.duals:
+            parts = [r for r in self.recipe.rows if r.label == label]
+            total = sum(r.sign * y[:, r.start : r.stop] for r in parts)
+            assert isinstance(total, Tensor)
+            found[key] = _shaped(total, parts[0].shape, shared, kind)
+        return found
+
+
+def _shaped(flat: Tensor, shape: tuple[int, ...], shared: bool, kind: torch.dtype) -> Tensor:
+    value = flat.to(kind)
+    return value[0].reshape(shape) if shared else value.reshape(-1, *shape)
+
+
+def _report(found: Solved | Optimum, weak: Tensor | None, batch: int | None, method: str) -> Report:
+    message = ""
+    if weak is not None and bool((weak > 0).any()):
+        count, most = int((weak > 0).sum()), int(weak.max())
+        message = f"{count} samples have weakly active constraints (up to {most}): one-sided derivatives there"
+
+    def sized(t: Tensor) -> Tensor:
+        t = t.detach()
+        if batch is None:
+            return t[0]
+        return t if t.shape[0] == batch else t.expand(batch)
+
+    return Report(
+        sized(found.status == CONVERGED),
+        sized(found.status),
+        sized(found.iterations),
+        sized(found.residual),
+        sized(found.iterations),
+        method,
+        message,
+    )

@@ -1,0 +1,74 @@
+"""When an optimisation method suits: the ladder's conditions, in terms of facts. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from implicitdsl.ground.facts import Fact
+from implicitdsl.ground.methods import Verdict
+
+Facts = Mapping[str, Fact]
+Sizes = Mapping[str, int | None]
+
+
+def value(facts: Facts, name: str) -> Any:
+    """A fact's value; None where it is unknown."""
+    found = facts.get(name)
+    return None if found is None else found.value
+
+
+def is_quadratic(facts: Facts) -> bool:
+    """Whether it is a quadratic (or linear) program."""
+    polynomial = value(facts, "objective") in ("linear", "quadratic")
+    return polynomial and value(facts, "affine") is True and not value(facts, "definite")
+
+
+def why_not(facts: Facts) -> str:
+    """What keeps it from being one."""
+    if value(facts, "objective") not in ("linear", "quadratic"):
+        return facts["objective"].proof[0]
+    if value(facts, "affine") is not True:
+        return facts["affine"].proof[0]
+    return "a matrix inequality"
+
+
+def direct(facts: Facts, sizes: Sizes) -> Verdict:
+    if not is_quadratic(facts):
+        return False, why_not(facts)
+    if value(facts, "inequalities").value != 0:
+        return False, "there are inequalities"
+    if value(facts, "equalities").value == 0:
+        return True, "a quadratic objective without constraints: one Cholesky factorisation"
+    return True, "a quadratic objective with affine equalities only: the KKT conditions are one linear system"
+
+
+def ipm(facts: Facts, sizes: Sizes) -> Verdict:
+    if not is_quadratic(facts):
+        return False, why_not(facts)
+    kind = "linear" if value(facts, "objective") == "linear" else "convex quadratic"
+    rows = value(facts, "inequalities")
+    return True, f"a {kind} objective with {rows} affine inequalities: interior point, then one exact solve"
+
+
+def kkt(facts: Facts, sizes: Sizes) -> Verdict:
+    return True, "the KKT conditions on the active set are one linear system, differentiated exactly"
+
+
+def gap(block: Any, facts: Facts) -> str | None:
+    """What of a block is not lowered yet (IMP910)."""
+    if not is_quadratic(facts):
+        return f"argmin beyond quadratic programs: {why_not(facts)}"
+    asked = block.wishes.forward
+    if asked is not None and asked.method not in LOWERED:
+        return f"`using {asked.method}`"
+    if asked is not None and asked.method == "direct" and value(facts, "inequalities").value != 0:
+        return "`using direct` with inequalities"
+    backward = block.wishes.backward
+    if backward is not None and backward.method not in LOWERED:
+        return f"`backward {backward.method}`"
+    return None
+
+
+LOWERED = frozenset(("direct", "ipm", "kkt"))
+"""Methods that run."""

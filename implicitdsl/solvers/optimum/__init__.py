@@ -1,0 +1,1 @@
+"""Solvers of optimisation problems given by tensors. One method a file."""

@@ -1,0 +1,235 @@
+"""Primal-dual interior point for convex quadratic programs: Mehrotra's predictor and corrector, a batch at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...ground.outcomes import Outcome
+from .polish import finished
+from .quadratic import Optimum, Quadratic, certified, finite, peak, times, times_transposed
+
+CONVERGED, RUNNING, MAX_ITERATIONS = int(Outcome.CONVERGED), int(Outcome.RUNNING), int(Outcome.MAX_ITERATIONS)
+
+REGULAR = 1e-11
+"""Regularisation of the Newton systems, whose data are of size one."""
+FRACTION = 0.99
+"""Of the step to the boundary."""
+LOOK = 5
+"""Iterations between two looks for a proof that there is no solution."""
+
+
+class _State(NamedTuple):
+    """z (B, n), y (B, p), multipliers x (B, m) and slacks s (B, m) of the inequalities."""
+
+    z: Tensor
+    y: Tensor
+    x: Tensor
+    s: Tensor
+
+    def select(self, index: Tensor) -> _State:
+        return _State(*(t[index] for t in self))
+
+
+@dataclass(frozen=True)
+class InteriorPoint:
+    """Mehrotra (1992) for min ½zᵀPz + qᵀz, A z = b, G z ≤ h; Nocedal & Wright, Numerical Optimization, §16.6.
+
+    Each iteration factors P + GᵀWG (n³/3 + n²m flops) and, with equalities, its Schur complement. Samples that are
+    settled leave the batch. What it ends with is polished by one solve on its active set, which is exact to rounding.
+    Statuses: CONVERGED, INFEASIBLE and UNBOUNDED (each with a certificate), NOT_FINITE, STALLED, MAX_ITERATIONS.
+    """
+
+    tol: float | None = None
+    max_iter: int = 100
+
+    def solve(self, problem: Quadratic) -> Optimum:
+        """The optimum of every sample; float64 or float32 data, default tol 1e-9 and 1e-5."""
+        tol = self.tol if self.tol is not None else (1e-9 if problem.q.dtype == torch.float64 else 1e-5)
+        scaled, rows, cost = _equilibrated(_cured(problem))
+        z, y, status, iterations = _iterate(scaled, tol, self.max_iter)
+        k = problem.equalities
+        active = torch.ones_like(y, dtype=torch.bool)
+        slack = scaled.d[..., k:] - times(scaled.C, z)[:, k:]
+        active[:, k:] = y[:, k:] > slack
+        status = torch.where(finite(problem, z.shape[0]), status, int(Outcome.NOT_FINITE))
+        y = y * rows * cost
+        return finished(problem, z, y, active, status, iterations, tol)
+
+
+def _cured(problem: Quadratic) -> Quadratic:
+    """Without NaN and infinity, which would reach no other sample but would slow all of them."""
+    P = None if problem.P is None else problem.P.nan_to_num(0.0, 0.0, 0.0)
+    q, C, d = (t.nan_to_num(0.0, 0.0, 0.0) for t in (problem.q, problem.C, problem.d))
+    return Quadratic(P, q, C, d, problem.equalities)
+
+
+def _equilibrated(problem: Quadratic) -> tuple[Quadratic, Tensor, Tensor]:
+    """Rows of C with unit norm and a cost of size one; the factors by which multipliers are scaled back."""
+    norm = problem.C.norm(dim=-1)
+    rows = torch.where(norm > 0, 1 / norm.clamp(min=torch.finfo(norm.dtype).tiny), 1.0)
+    cost = problem.q.abs().amax(-1, keepdim=True)
+    if problem.P is not None:
+        cost = torch.maximum(cost, problem.P.abs().amax((-2, -1)).unsqueeze(-1))
+    cost = torch.where(cost > 0, cost, 1.0)
+    P = None if problem.P is None else problem.P / cost.unsqueeze(-1)
+    C = problem.C * rows.unsqueeze(-1)
+    return Quadratic(P, problem.q / cost, C, problem.d * rows, problem.equalities), rows, cost
+
+
+def _iterate(problem: Quadratic, tol: float, max_iter: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """z, y, status and iterations of the scaled problem."""
+    total, k = problem.rows, problem.equalities
+    n, m = problem.q.shape[-1], problem.d.shape[-1]
+    whole = problem
+    z_out, y_out = problem.q.new_zeros(total, n), problem.q.new_zeros(total, m)
+    status = torch.full((total,), MAX_ITERATIONS, dtype=torch.int64, device=z_out.device)
+    iterations = torch.full_like(status, max_iter)
+    live = torch.arange(total, device=z_out.device)
+    state = _start(_Newton(problem, problem.q.new_ones(total, m - k)), problem, total)
+    best = z_out.new_full((total,), torch.inf)
+    still = torch.zeros_like(status)
+    for it in range(max_iter + 1):
+        system = _Residuals.of(problem, state)
+        error = system.error(problem, state)
+        found = torch.where(error <= tol, CONVERGED, RUNNING)
+        better = error < 0.9 * best
+        still = torch.where(better, 0, still + 1)
+        best = torch.minimum(best, error)
+        found = torch.where((found == RUNNING) & ((still >= 15) | ~error.isfinite()), int(Outcome.STALLED), found)
+        if it % LOOK == LOOK - 1 or it == max_iter or bool((found == int(Outcome.STALLED)).any()):
+            proof = certified(problem, state.z, torch.cat([state.y, state.x], -1))
+            proved = (found != CONVERGED) & (proof != RUNNING)
+            found = torch.where(proved, proof, found)
+        if it == max_iter:
+            found = torch.where(found == RUNNING, MAX_ITERATIONS, found)
+        done = found != RUNNING
+        if bool(done.any()):
+            z_out[live[done]], y_out[live[done]] = state.z[done], torch.cat([state.y, state.x], -1)[done]
+            status[live[done]], iterations[live[done]] = found[done], it
+            left = ~done
+            if not bool(left.any()):
+                break
+            live, state, best, still = live[left], state.select(left), best[left], still[left]
+            problem = whole.select(live)
+            system = _Residuals(*(t[left] for t in system))
+        state = _step(problem, state, system)
+    return z_out, y_out, status, iterations
+
+
+class _Residuals(NamedTuple):
+    """Stationarity, equality, inequality, and the complementarity measure μ (B, 1)."""
+
+    dual: Tensor
+    equal: Tensor
+    below: Tensor
+    mu: Tensor
+
+    @staticmethod
+    def of(problem: Quadratic, state: _State) -> _Residuals:
+        k = problem.equalities
+        gap = times(problem.C, state.z) - problem.d
+        dual = problem.apply_P(state.z) + problem.q + times_transposed(problem.C, torch.cat([state.y, state.x], -1))
+        m = state.s.shape[-1]
+        mu = (state.s * state.x).sum(-1, keepdim=True) / max(m, 1)
+        return _Residuals(dual, gap[:, :k], gap[:, k:] + state.s, mu)
+
+    def error(self, problem: Quadratic, state: _State) -> Tensor:
+        size = 1 + peak(state.z)
+        dual = peak(self.dual) / (1 + peak(torch.cat([state.y, state.x], -1), problem.q.expand_as(state.z)))
+        primal = peak(self.equal, self.below) / (size + peak(problem.d.expand(state.z.shape[0], -1)))
+        objective = 1 + ((problem.apply_P(state.z) * 0.5 + problem.q) * state.z).sum(-1).abs()
+        return torch.maximum(torch.maximum(dual, primal), self.mu.squeeze(-1) / objective)
+
+
+class _Newton:
+    """[[P + GᵀWG, Aᵀ], [A, 0]] factored by Cholesky, with ρAᵀA added to its corner, which changes no solution."""
+
+    def __init__(self, problem: Quadratic, w: Tensor) -> None:
+        k = problem.equalities
+        self.A, self.G = problem.C[..., :k, :], problem.C[..., k:, :]
+        n = self.G.shape[-1]
+        eye = torch.eye(n, dtype=w.dtype, device=w.device)
+        H = self.G.mT @ (w.unsqueeze(-1) * self.G)
+        if problem.P is not None:
+            H = H + problem.P
+        size = H.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None].clamp(min=1e-8)
+        self.rho = size.squeeze(-1)
+        if k:
+            H = H + size * (self.A.mT @ self.A)
+        H = H + REGULAR * eye
+        L, info = torch.linalg.cholesky_ex(H)
+        if bool((info > 0).any()):
+            extra = torch.where((info > 0)[..., None, None], 1e-8 * size, 0.0)
+            L, _ = torch.linalg.cholesky_ex(H + extra * eye)
+        self.L = L
+        if k:
+            self.Y = torch.linalg.solve_triangular(L, self.A.mT.expand(L.shape[0], n, k), upper=False)
+            S = self.Y.mT @ self.Y
+            top = S.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
+            S.diagonal(dim1=-2, dim2=-1).add_(1e-13 * top + torch.finfo(S.dtype).tiny)
+            self.S, _ = torch.linalg.cholesky_ex(S)
+
+    def solve(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """(dz, dy) of the right-hand side (f, g)."""
+        if not g.shape[-1]:
+            return torch.cholesky_solve(f.unsqueeze(-1), self.L).squeeze(-1), g
+        f = f + self.rho * times_transposed(self.A, g)
+        half = torch.linalg.solve_triangular(self.L, f.unsqueeze(-1), upper=False)
+        dy = torch.cholesky_solve(self.Y.mT @ half - g.unsqueeze(-1), self.S)
+        dz = torch.linalg.solve_triangular(self.L.mT, half - self.Y @ dy, upper=True)
+        return dz.squeeze(-1), dy.squeeze(-1)
+
+
+def _start(newton: _Newton, problem: Quadratic, total: int) -> _State:
+    """The least-squares start of Vandenberghe's coneprog, slacks and multipliers moved inside."""
+    k = problem.equalities
+    b, h = problem.d[..., :k].expand(total, k), problem.d[..., k:]
+    h = h.expand(total, h.shape[-1])
+    q = problem.q.expand(total, problem.q.shape[-1])
+    z, y = newton.solve(times_transposed(newton.G, h) - q, b)
+    s = h - times(newton.G, z)
+    return _State(z, y, _inside(-s), _inside(s))
+
+
+def _inside(v: Tensor) -> Tensor:
+    if not v.shape[-1]:
+        return v
+    short = (-v).amax(-1, keepdim=True)
+    moved = torch.where(short >= -1e-2 * (1 + v.abs().amax(-1, keepdim=True)), v + 1 + short, v)
+    return moved.clamp(min=1e-2)
+
+
+def _step(problem: Quadratic, state: _State, r: _Residuals) -> _State:
+    z, y, x, s = state
+    w = x / s
+    newton = _Newton(problem, w)
+    G = newton.G
+
+    def direction(centre: Tensor) -> _State:
+        """For x ds + s dx = −centre."""
+        f = -r.dual - times_transposed(G, w * r.below - centre / s)
+        dz, dy = newton.solve(f, -r.equal)
+        ds = -r.below - times(G, dz)
+        return _State(dz, dy, -(centre + x * ds) / s, ds)
+
+    if not s.shape[-1]:
+        d = direction(s)
+        return _State(z + d.z, y + d.y, x, s)
+    affine = direction(x * s)
+    step = _longest(state, affine, 1.0)
+    ahead = ((s + step * affine.s) * (x + step * affine.x)).mean(-1, keepdim=True)
+    sigma = (ahead / r.mu.clamp(min=torch.finfo(x.dtype).tiny)).clamp(0, 1) ** 3
+    d = direction(x * s + affine.x * affine.s - sigma * r.mu)
+    step = _longest(state, d, FRACTION)
+    tiny = torch.finfo(x.dtype).tiny ** 0.5
+    return _State(z + step * d.z, y + step * d.y, (x + step * d.x).clamp(min=tiny), (s + step * d.s).clamp(min=tiny))
+
+
+def _longest(state: _State, d: _State, fraction: float) -> Tensor:
+    """The step at which the first slack or multiplier vanishes, times `fraction`, at most 1."""
+    worst = torch.maximum((-d.x / state.x).amax(-1, keepdim=True), (-d.s / state.s).amax(-1, keepdim=True))
+    return (worst / fraction).clamp(min=1.0).reciprocal()

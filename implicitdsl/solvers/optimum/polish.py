@@ -1,0 +1,67 @@
+"""The end of every quadratic solve: an exact solve on the active set, the check in the problem's own terms, a verdict."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...ground.outcomes import Outcome
+from .quadratic import Optimum, Quadratic, certified, residual, times_transposed, weakly_active
+from .reduced import Reduced, reduce
+
+CONVERGED = int(Outcome.CONVERGED)
+
+
+def on_active(
+    problem: Quadratic, active: Tensor | None, rows: int, near: Tensor | None = None
+) -> tuple[Tensor, Tensor, Reduced]:
+    """z, y with the active rows met with equality, and the factored system.
+
+    Where constraints are redundant many y will do: it is the nearest to `near` (which has the right signs), else to 0.
+    """
+    factor = reduce(problem, active)
+    q = problem.q.expand(rows, problem.q.shape[-1])
+    d = problem.d.expand(rows, problem.d.shape[-1])
+    if near is None or active is None:
+        return *factor.solve(-q, d), factor
+    near = torch.where(active & near.isfinite(), near, 0.0)
+    z, more = factor.solve(-q - times_transposed(problem.C, near), d)
+    return z, near + more, factor
+
+
+def finished(
+    problem: Quadratic, z: Tensor, y: Tensor, active: Tensor, status: Tensor, iterations: Tensor, tol: float
+) -> Optimum:
+    """Polish samples that converged or nearly so, keep what is better, and let the residuals have the last word."""
+    rows = z.shape[0]
+    error = residual(problem, z, y)
+    exact, multipliers, _ = on_active(problem, active, rows, y)
+    after = residual(problem, exact, multipliers)
+    better = (after < error) | ~error.isfinite()
+    hopeless = (status == int(Outcome.INFEASIBLE)) | (status == int(Outcome.UNBOUNDED))
+    better = better & ~hopeless & (status != int(Outcome.NOT_FINITE)) & after.isfinite()
+    z = torch.where(better.unsqueeze(-1), exact, z)
+    y = torch.where(better.unsqueeze(-1), multipliers, y)
+    error = torch.where(better, after, error)
+    lenient = (status != int(Outcome.NOT_FINITE)) & ~hopeless & (error <= tol)
+    status = torch.where(lenient, CONVERGED, status)
+    worse = (status == CONVERGED) & ~(error <= 100 * tol)
+    status = torch.where(worse, int(Outcome.STALLED), status)
+    return Optimum(z, y, active, status, iterations, error, weakly_active(problem, z, y))
+
+
+def direct(problem: Quadratic) -> tuple[Optimum, Reduced]:
+    """A problem without inequalities: one solve. Cost n³/3 + n²m + m³/3 a matrix, shared matrices once."""
+    rows = problem.rows
+    z, y, factor = on_active(problem, None, rows)
+    error = residual(problem, z, y)
+    tol = 1e-9 if z.dtype == torch.float64 else 1e-4
+    good = error <= tol
+    status = torch.where(good, CONVERGED, int(Outcome.STALLED))
+    if not bool(good.all()):
+        proof = certified(problem, z, y)
+        known = proof != int(Outcome.RUNNING)
+        status = torch.where(known & ~good, proof, status)
+    active = torch.ones_like(y, dtype=torch.bool)
+    once = torch.ones_like(status)
+    return Optimum(z, y, active, status, once, error, torch.zeros_like(status)), factor

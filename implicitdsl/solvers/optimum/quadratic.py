@@ -1,0 +1,147 @@
+"""Convex quadratic programs as tensors: the problem, its optimality residuals, and what a solver hands back."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...ground.outcomes import Outcome
+
+CERTAIN = 1e-7
+"""How nearly a ray must satisfy Farkas' conditions, relative to what it proves."""
+
+
+class Quadratic(NamedTuple):
+    """min ½ zᵀ P z + qᵀ z subject to C z = d in the first `equalities` rows and C z ≤ d in the others.
+
+    P (n, n) symmetric positive semidefinite, or None for zero; q (n,); C (m, n); d (m,); each with or without a leading
+    batch dimension B. Lagrangian: ½ zᵀPz + qᵀz + yᵀ(C z − d), y ≥ 0 for inequalities.
+    """
+
+    P: Tensor | None
+    q: Tensor
+    C: Tensor
+    d: Tensor
+    equalities: int
+
+    @property
+    def rows(self) -> int:
+        """B; 1 where nothing is batched."""
+        sizes = [t.shape[0] for t, rank in self._ranked() if t.ndim > rank]
+        return sizes[0] if sizes else 1
+
+    def _ranked(self) -> list[tuple[Tensor, int]]:
+        found = [(self.q, 1), (self.C, 2), (self.d, 1)]
+        return found if self.P is None else [*found, (self.P, 2)]
+
+    def select(self, index: Tensor) -> Quadratic:
+        """The samples at `index` (or where a mask is true)."""
+
+        def picked(t: Tensor, rank: int) -> Tensor:
+            return t[index] if t.ndim > rank else t
+
+        P = None if self.P is None else picked(self.P, 2)
+        return Quadratic(P, picked(self.q, 1), picked(self.C, 2), picked(self.d, 1), self.equalities)
+
+    def apply_P(self, z: Tensor) -> Tensor:
+        """P z for z (B, n)."""
+        return torch.zeros_like(z) if self.P is None else times(self.P, z)
+
+
+class Optimum(NamedTuple):
+    """What a solver hands back, one entry a sample.
+
+    z (B, n); y (B, m); active (B, m) bool, the rows that hold with equality; status (`Outcome`), iterations, residual
+    (the largest violation of the optimality conditions, relative to their terms), weak (rows with neither slack nor
+    multiplier: there the solution has a kink).
+    """
+
+    z: Tensor
+    y: Tensor
+    active: Tensor
+    status: Tensor
+    iterations: Tensor
+    residual: Tensor
+    weak: Tensor
+
+
+def times(M: Tensor, x: Tensor) -> Tensor:
+    """M x for M (m, n) or (B, m, n), x (B, n)."""
+    return x @ M.mT if M.ndim == 2 else torch.matmul(M, x.unsqueeze(-1)).squeeze(-1)
+
+
+def times_transposed(M: Tensor, y: Tensor) -> Tensor:
+    """Mᵀ y."""
+    return y @ M if M.ndim == 2 else torch.matmul(y.unsqueeze(-2), M).squeeze(-2)
+
+
+def peak(*terms: Tensor) -> Tensor:
+    """The largest magnitude of the terms of each row, (B,)."""
+    found = [t.abs().amax(-1) for t in terms if t.shape[-1]]
+    result = found[0]
+    for other in found[1:]:
+        result = torch.maximum(result, other)
+    return result
+
+
+def residual(problem: Quadratic, z: Tensor, y: Tensor) -> Tensor:
+    """The worst of stationarity, feasibility, sign and complementarity, each relative to 1 + its terms, (B,)."""
+    Pz, Cy, Cz = problem.apply_P(z), times_transposed(problem.C, y), times(problem.C, z)
+    q, d = problem.q.expand_as(z), problem.d.expand_as(y)
+    worst = peak(Pz + q + Cy) / (1 + peak(Pz, q, Cy))
+    if not y.shape[-1]:
+        return worst
+    gap = Cz - d
+    slack = gap[:, problem.equalities :]
+    dual = y[:, problem.equalities :]
+    scale = 1 + peak(Cz, d)
+    wrong = [gap[:, : problem.equalities].abs(), slack.clamp(min=0)]
+    worst = torch.maximum(worst, peak(*wrong) / scale)
+    if slack.shape[-1]:
+        size = 1 + peak(y)
+        worst = torch.maximum(worst, peak((-dual).clamp(min=0)) / size)
+        worst = torch.maximum(worst, torch.minimum(dual.abs(), slack.abs()).amax(-1) / (scale + size))
+    return worst
+
+
+def weakly_active(problem: Quadratic, z: Tensor, y: Tensor, tol: float = 1e-7) -> Tensor:
+    """How many inequalities have neither slack nor multiplier, (B,)."""
+    gap = (times(problem.C, z) - problem.d)[:, problem.equalities :]
+    dual = y[:, problem.equalities :]
+    if not gap.shape[-1]:
+        return torch.zeros_like(z[:, 0], dtype=torch.int64)
+    both = (gap.abs() <= tol * (1 + peak(z).unsqueeze(-1))) & (dual.abs() <= tol * (1 + peak(y).unsqueeze(-1)))
+    return both.sum(-1)
+
+
+def certified(problem: Quadratic, z: Tensor, y: Tensor) -> Tensor:
+    """INFEASIBLE where y is a Farkas ray (Cᵀy = 0, y ≥ 0, dᵀy < 0), UNBOUNDED where z is one of descent (P z = 0,
+    C z ≤ 0, qᵀz < 0), NOT_FINITE where the data are not, else RUNNING. (B,)
+    """
+    k = problem.equalities
+    q, d = problem.q.expand_as(z), problem.d.expand_as(y)
+    status = torch.full_like(z[:, 0], int(Outcome.RUNNING), dtype=torch.int64)
+    fall = -(q * z).sum(-1)
+    size = z.norm(dim=-1)
+    Cz = times(problem.C, z)
+    rise = [problem.apply_P(z), Cz[:, :k], Cz[:, k:].clamp(min=0)]
+    ray = (fall > CERTAIN * size * q.norm(dim=-1)) & (peak(*rise) <= CERTAIN * size)
+    status = torch.where(ray & (size > 0), int(Outcome.UNBOUNDED), status)
+    if y.shape[-1]:
+        fall = -(d * y).sum(-1)
+        size = y.norm(dim=-1)
+        wrong = peak(times_transposed(problem.C, y), (-y[:, k:]).clamp(min=0))
+        ray = (fall > CERTAIN * size) & (wrong <= CERTAIN * size)
+        status = torch.where(ray, int(Outcome.INFEASIBLE), status)
+    return torch.where(finite(problem, z.shape[0]), status, int(Outcome.NOT_FINITE))
+
+
+def finite(problem: Quadratic, rows: int) -> Tensor:
+    """Whether all numbers of a sample are finite, (B,)."""
+    good = problem.q.new_ones(rows, dtype=torch.bool)
+    for t, rank in problem._ranked():
+        core = tuple(range(-rank, 0))
+        good = good & t.isfinite().all(core[-1]) if rank == 1 else good & t.isfinite().flatten(-2).all(-1)
+    return good

@@ -1,0 +1,132 @@
+"""The KKT matrix of an active set, factored: [[P, Cᵀ], [C, 0]] restricted to the active rows of C."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .quadratic import Quadratic, times, times_transposed
+
+REGULAR = 1e-11
+"""Relative regularisation of the multipliers' block, so that redundant constraints have a factor; refinement undoes it.
+"""
+
+
+class Reduced(NamedTuple):
+    """Cholesky factors of H = P + ρ CᵀC (n, n) and of S = C H⁻¹ Cᵀ + δ I over k gathered active rows.
+
+    The solution of the KKT system does not depend on ρ (Benzi, Golub & Liesen 2005, §3.5): H is definite wherever the
+    minimiser is unique, although P need not be. Cost n³/3 + n²k + k³/3 a matrix. `members` (B, k) are the gathered rows,
+    `valid` (B, k) whether they count; both None where all rows are active. `singular` (B,): no unique minimiser.
+    """
+
+    problem: Quadratic
+    H: Tensor
+    Y: Tensor
+    S: Tensor
+    C: Tensor
+    rho: Tensor
+    members: Tensor | None
+    valid: Tensor | None
+    singular: Tensor
+
+    def solve(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """(u, v) with P u + Cᵀ v = f and C u = g on the active rows, v = 0 elsewhere; f (B, n), g (B, m).
+
+        One step of refinement. Cost 4 (n + k)² a row.
+        """
+        right = self._gather(g)
+        u, v = self._once(f, right)
+        for _ in range(2):
+            r = f - self.problem.apply_P(u) - times_transposed(self.C, v)
+            s = right - times(self.C, u)
+            du, dv = self._once(r, s)
+            u, v = u + du, v + dv
+        return u, self._scatter(v, g)
+
+    def _once(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        if not g.shape[-1]:
+            return _cholesky_solve(self.H, f), g
+        w = f + times_transposed(self.C, g) * self.rho
+        half = _lower_solve(self.H, w)
+        v = _cholesky_solve(self.S, times_transposed(self.Y, half) - g)
+        return _upper_solve(self.H, half - times(self.Y, v)), v
+
+    def _gather(self, g: Tensor) -> Tensor:
+        if self.members is None or self.valid is None:
+            return g
+        return g.expand(self.members.shape[0], g.shape[-1]).gather(1, self.members) * self.valid
+
+    def _scatter(self, v: Tensor, like: Tensor) -> Tensor:
+        if self.members is None or self.valid is None:
+            return v
+        return v.new_zeros(v.shape[0], like.shape[-1]).scatter_(1, self.members, v * self.valid)
+
+
+def _lower_solve(L: Tensor, b: Tensor) -> Tensor:
+    if L.ndim == 2:
+        return torch.linalg.solve_triangular(L, b.mT, upper=False).mT
+    return torch.linalg.solve_triangular(L, b.unsqueeze(-1), upper=False).squeeze(-1)
+
+
+def _upper_solve(L: Tensor, b: Tensor) -> Tensor:
+    """L⁻ᵀ b."""
+    if L.ndim == 2:
+        return torch.linalg.solve_triangular(L.mT, b.mT, upper=True).mT
+    return torch.linalg.solve_triangular(L.mT, b.unsqueeze(-1), upper=True).squeeze(-1)
+
+
+def _cholesky_solve(L: Tensor, b: Tensor) -> Tensor:
+    return torch.cholesky_solve(b.mT, L).mT if L.ndim == 2 else torch.cholesky_solve(b.unsqueeze(-1), L).squeeze(-1)
+
+
+def reduce(problem: Quadratic, active: Tensor | None) -> Reduced:
+    """Factor the KKT matrix of the rows where `active` (B, m) is true; None: of all rows."""
+    C, index, valid = gathered(problem.C, active)
+    P, n = problem.P, problem.q.shape[-1]
+    rho = _weight(P, C)
+    eye = torch.eye(n, dtype=C.dtype, device=C.device)
+    H = eye.new_zeros(n, n) if P is None else P
+    if C.shape[-2]:
+        H = H + rho.unsqueeze(-1) * (C.mT @ C)
+    size = H.diagonal(dim1=-2, dim2=-1).abs().amax(-1)
+    L, _ = torch.linalg.cholesky_ex(H)
+    pivots = L.diagonal(dim1=-2, dim2=-1).square()
+    singular = ~(pivots.amin(-1) > 4 * n * torch.finfo(H.dtype).eps * size)
+    if bool(singular.any()):  # any minimiser will do; its derivative does not exist
+        shift = torch.where(singular, 1e-9 * size.clamp(min=torch.finfo(H.dtype).tiny) + 1e-12, 0.0)
+        L, _ = torch.linalg.cholesky_ex(H + shift[..., None, None] * eye)
+    if not C.shape[-2]:
+        return Reduced(problem, L, C.mT, C @ C.mT, C, rho, index, valid, singular)
+    Y = torch.linalg.solve_triangular(L, C.mT, upper=False)
+    S = Y.mT @ Y
+    top = S.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
+    S.diagonal(dim1=-2, dim2=-1).add_(REGULAR * top)
+    if valid is not None:  # rows that only fill up
+        S.diagonal(dim1=-2, dim2=-1).add_((1 - valid) * top.clamp(min=torch.finfo(S.dtype).tiny))
+    F, _ = torch.linalg.cholesky_ex(S)
+    return Reduced(problem, L, Y, F, C, rho, index, valid, singular)
+
+
+def gathered(C: Tensor, active: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The active rows of C, as many as the fullest sample has, zero where a sample has fewer."""
+    if active is None:
+        return C, None, None
+    count = active.sum(-1)
+    k = int(count.max()) if count.numel() else 0
+    index = torch.argsort(active.to(torch.int8), dim=-1, descending=True, stable=True)[:, :k]
+    valid = active.gather(1, index).to(C.dtype)
+    rows = C[index] if C.ndim == 2 else C.gather(1, index.unsqueeze(-1).expand(-1, -1, C.shape[-1]))
+    return rows * valid.unsqueeze(-1), index, valid
+
+
+def _weight(P: Tensor | None, C: Tensor) -> Tensor:
+    """ρ, (1,) or (B, 1): makes both terms of H of one size; zero where there are no rows."""
+    if not C.shape[-2]:
+        return C.new_zeros(1)
+    size = C.square().sum((-2, -1)).unsqueeze(-1).clamp(min=torch.finfo(C.dtype).tiny)
+    if P is None:
+        return 1 / size
+    return P.diagonal(dim1=-2, dim2=-1).abs().sum(-1, keepdim=True).clamp(min=1e-12) / size

@@ -1,0 +1,155 @@
+"""The interior point on quadratic and linear programs: against CVXPY, and on problems without a solution."""
+
+from __future__ import annotations
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from implicitdsl.ground.outcomes import Outcome
+from implicitdsl.solvers.optimum.interior_point import InteriorPoint
+from implicitdsl.solvers.optimum.polish import direct
+from implicitdsl.solvers.optimum.quadratic import Quadratic, residual
+
+D = torch.float64
+
+
+def problem(n: int, m: int, p: int, batch: int, rank: int | None = None) -> Quadratic:
+    """Feasible and bounded: rows C z ≤ d around a point, a box, and P of the given rank (0: a linear program)."""
+    g = torch.Generator().manual_seed(n + 10 * m + 100 * p)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=D, generator=g)
+
+    rank = n if rank is None else rank
+    L = normal(batch, n, rank)
+    C = normal(batch, p + m, n)
+    inside = normal(batch, n)
+    d = (C @ inside.unsqueeze(-1)).squeeze(-1)
+    d[:, p:] += torch.rand(batch, m, dtype=D, generator=g)
+    eye = torch.eye(n, dtype=D).expand(batch, n, n)
+    C = torch.cat([C, eye, -eye], 1)
+    d = torch.cat([d, inside + 3, 3 - inside], 1)
+    return Quadratic(L @ L.mT if rank else None, normal(batch, n), C, d, p)
+
+
+def oracle(qp: Quadratic, i: int) -> tuple[float, np.ndarray]:
+    """Optimal value and point by CVXPY."""
+    k = qp.equalities
+    x = cp.Variable(qp.q.shape[-1])
+    C, d = qp.C[i].numpy(), qp.d[i].numpy()
+    cost = qp.q[i].numpy() @ x
+    if qp.P is not None:
+        cost = cost + 0.5 * cp.quad_form(x, cp.psd_wrap(qp.P[i].numpy()))
+    rows = [C[k:] @ x <= d[k:]] + ([C[:k] @ x == d[:k]] if k else [])
+    value = cp.Problem(cp.Minimize(cost), rows).solve(
+        solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11
+    )
+    return float(value), np.asarray(x.value)
+
+
+@pytest.mark.parametrize(
+    "n, m, p, rank",
+    [
+        (5, 8, 0, None),
+        (10, 10, 3, None),
+        (6, 12, 0, 0),
+        (6, 12, 2, 0),
+        (12, 20, 3, 4),
+        (12, 3, 0, 4),
+        (30, 40, 5, None),
+    ],
+)
+def test_against_cvxpy(n: int, m: int, p: int, rank: int | None) -> None:
+    qp = problem(n, m, p, 3, rank)
+    found = InteriorPoint().solve(qp)
+    assert (found.status == Outcome.CONVERGED).all()
+    assert (residual(qp, found.z, found.y) < 1e-9).all()
+    for i in range(3):
+        value, z = oracle(qp, i)
+        mine = found.z[i]
+        cost = float(qp.q[i] @ mine + 0.5 * mine @ qp.apply_P(found.z)[i])
+        assert cost == pytest.approx(value, abs=1e-7)
+        if rank is None:
+            np.testing.assert_allclose(mine.numpy(), z, atol=1e-6)
+
+
+def test_exact_on_a_vertex_and_on_a_face() -> None:
+    """min z₀ + z₁ on the unit box: the vertex 0; min z₀: any point of a face, z₀ = 0."""
+    eye = torch.eye(2, dtype=D)
+    qp = Quadratic(
+        None,
+        torch.tensor([[1.0, 1.0], [1.0, 0.0]], dtype=D),
+        torch.cat([eye, -eye]),
+        torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=D),
+        0,
+    )
+    found = InteriorPoint().solve(qp)
+    assert (found.status == Outcome.CONVERGED).all()
+    torch.testing.assert_close(found.z[0], torch.zeros(2, dtype=D), atol=1e-14, rtol=0)
+    torch.testing.assert_close(found.y[0], torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=D))
+    assert abs(float(found.z[1, 0])) < 1e-9
+
+
+def test_rows_without_solution_are_marked_and_touch_nobody() -> None:
+    """One dimension, a ≤ z ≤ b: empty, fine, NaN; then min −z without bound."""
+    C = torch.tensor([[1.0], [-1.0]], dtype=D)
+    d = torch.tensor([[-1.0, -1.0], [2.0, 1.0], [torch.nan, 1.0]], dtype=D)
+    alone = InteriorPoint().solve(Quadratic(torch.eye(1, dtype=D), torch.tensor([-5.0], dtype=D), C, d[1:2], 0))
+    found = InteriorPoint().solve(Quadratic(torch.eye(1, dtype=D), torch.tensor([-5.0], dtype=D), C, d, 0))
+    assert found.status.tolist() == [Outcome.INFEASIBLE, Outcome.CONVERGED, Outcome.NOT_FINITE]
+    torch.testing.assert_close(found.z[1], alone.z[0], rtol=0, atol=0)
+    assert float(found.z[1, 0]) == pytest.approx(2.0, abs=1e-12)
+    q = torch.tensor([[1.0], [-1.0]], dtype=D)
+    open_ended = InteriorPoint().solve(Quadratic(None, q, -torch.ones(1, 1, dtype=D), torch.zeros(1, dtype=D), 0))
+    assert open_ended.status.tolist() == [Outcome.CONVERGED, Outcome.UNBOUNDED]
+
+
+def test_redundant_equalities() -> None:
+    """The same hyperplane twice: the projection onto it all the same."""
+    C = torch.tensor([[1.0, 1.0, 1.0], [2.0, 2.0, 2.0], [1.0, 0.0, 0.0]], dtype=D)
+    d = torch.tensor([1.0, 2.0, 0.1], dtype=D)
+    eye = torch.eye(3, dtype=D)
+    found = InteriorPoint().solve(Quadratic(eye, torch.zeros(1, 3, dtype=D), C, d, 2))
+    assert found.status.tolist() == [Outcome.CONVERGED]
+    torch.testing.assert_close(found.z[0], torch.tensor([0.1, 0.45, 0.45], dtype=D))
+    only, _ = direct(Quadratic(eye, torch.zeros(1, 3, dtype=D), C[:2], d[:2], 2))
+    assert only.status.tolist() == [Outcome.CONVERGED]
+    torch.testing.assert_close(only.z[0], torch.full((3,), 1 / 3, dtype=D))
+
+
+def test_direct_says_when_there_is_no_solution() -> None:
+    """Contradictory equalities, and a singular P whose linear term leaves its range."""
+    eye = torch.eye(2, dtype=D)
+    C = torch.tensor([[1.0, 1.0], [1.0, 1.0]], dtype=D)
+    d = torch.tensor([[1.0, 1.0], [1.0, 2.0]], dtype=D)
+    found, _ = direct(Quadratic(eye, torch.zeros(2, dtype=D), C, d, 2))
+    assert found.status[0] == Outcome.CONVERGED
+    assert found.status[1] != Outcome.CONVERGED
+    P = torch.diag(torch.tensor([1.0, 0.0], dtype=D))
+    q = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=D)
+    free, _ = direct(Quadratic(P, q, C[:0], d[0, :0], 0))
+    assert free.status[0] == Outcome.CONVERGED
+    assert free.status[1] == Outcome.UNBOUNDED
+
+
+def test_badly_scaled_rows() -> None:
+    """Rows that differ by 1e8 in size say the same."""
+    qp = problem(6, 10, 2, 2)
+    scale = torch.logspace(-4, 4, qp.d.shape[-1], dtype=D)
+    scaled = Quadratic(qp.P, qp.q, qp.C * scale.unsqueeze(-1), qp.d * scale, 2)
+    found, plain = InteriorPoint().solve(scaled), InteriorPoint().solve(qp)
+    assert (found.status == Outcome.CONVERGED).all()
+    torch.testing.assert_close(found.z, plain.z, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.y * scale, plain.y, rtol=1e-7, atol=1e-7)
+
+
+def test_weakly_active_rows_are_counted() -> None:
+    """The unconstrained minimiser lies exactly on a constraint."""
+    eye = torch.eye(2, dtype=D)
+    q = torch.tensor([[-1.0, 0.0], [-2.0, 0.0]], dtype=D)
+    found = InteriorPoint().solve(Quadratic(eye, q, eye[:1], torch.ones(1, dtype=D), 0))
+    assert found.status.tolist() == [0, 0]
+    assert found.weak.tolist() == [1, 0]
