@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 ROOM = 16.0
 """How much larger than at the start ‖z‖ may become before finished rows are noticed late."""
 
-WORTH = 2048
-"""Numbers in z from which gathering the unfinished rows costs less than carrying the others along."""
+GATHERING = 16384
+"""Numbers in z through which a step costs about what it costs to gather the unfinished rows of a small batch."""
+
+RHYTHM = 16
+"""A method that is tested every few steps is tested after another 1/RHYTHM of its steps where that is more."""
 
 
 def run_eagerly(
@@ -35,7 +38,7 @@ def run_eagerly(
     """Iterate from `state` until every row has a verdict; `problem` is `whole` at a, `view` that of `state`,
     `reach` about max(‖z‖, scale). See `loop.run`.
 
-    Once an eighth of a large batch has left, the others are gathered and go on alone. One host sync a test.
+    Where enough rows of a batch have left that it pays, the others are gathered and go on alone. One host sync a test.
     """
     first = view.error
     if not len(first):
@@ -44,13 +47,14 @@ def run_eagerly(
     rows: Tensor | None = None  # places of the rows still here; None while all are
     gone: Tensor | None = None  # rows here that have left already
     left = 0
-    best = mark = first
-    fallen = 0.9 * first
-    k, due = 0, rule.window
+    mark = first
+    since = [first]  # errors since the last look at progress
+    k, before, due = 0, 0, rule.window
     ceiling = ROOM * rule.tol * float(reach.amax())
     while True:
         error = view.error if gone is None else view.error.masked_fill(gone, torch.inf)
-        best = torch.fmin(best, error)
+        if k:
+            since.append(error)
         least = float(error.amin())  # NaN if any is
         last = k >= rule.max_iter
         look = last or k >= due or math.isnan(least) or view.outcome is not None
@@ -58,44 +62,65 @@ def run_eagerly(
             size = torch.maximum(norm(view.z), scale)
             bound = rule.tol * size
             # where iterates run off to infinity ‖z‖ makes any residual relatively small, so it must have fallen as well
-            done = view.error <= (bound if k == 0 else torch.minimum(bound, fallen))
+            done = view.error <= (bound if k == 0 else torch.minimum(bound, 0.9 * first))
             status: Tensor | None = None
             if look:
                 # progress is judged over whole windows only
-                since = mark if k >= due else torch.full_like(mark, torch.inf)
-                status = verdict(view, done, bound, first, best, since, rule)
+                best = _least(since)
+                judged = mark if k >= due else torch.full_like(mark, torch.inf)
+                status = verdict(view, done, bound, first, best, judged, rule)
                 if last:
                     status = torch.where(status == RUNNING, MAX_ITERATIONS, status)
                 done = status != RUNNING
                 if k >= due:
-                    due, mark, best = due + rule.window, best, error
+                    due, mark, since = due + rule.window, best, [error]
             over = done if gone is None else done | gone
-            count = int(over.sum())
-            if count > left or count == len(over):
+            everyone = bool(over.all())
+            count = len(over) if everyone else int(over.sum())
+            if everyone or count > left:
+                plain = status is None and view.correction is None
                 kept = leaving(view, solved_status(view, bound, rule.tol) if status is None else status, k)
-                if count == len(over) and rows is None and gone is None:
-                    return bundle(kept)
+                if everyone and rows is None and gone is None:
+                    return bundle(kept, whole=plain)
                 ledger.enter(rows, over if gone is None else over & ~gone, kept)
-                if count == len(over):
+                if everyone:
                     break
                 gone, left = over, count
-                if count * 8 >= len(over) and view.z.numel() >= WORTH:
+            if left:
+                remaining = _remaining(since, error, bound, over, k - before)
+                if remaining * count * view.z.shape[-1] >= 2 * view.z.numel() + GATHERING:
                     stay = (~over).nonzero().view(-1)
                     rows = stay if rows is None else rows[stay]
                     state = type(state)(*(t.index_select(0, stay) for t in state))
                     a = whole.take(a, stay)
                     problem = whole.at(a)
-                    first, scale, best, mark = first[stay], scale[stay], best[stay], mark[stay]
-                    fallen = fallen[stay]
+                    first, scale, mark = first[stay], scale[stay], mark[stay]
+                    since = [_least(since)[stay]]
                     gone, left = None, 0
             else:
                 ceiling = 2 * rule.tol * float(size.nan_to_num(0.0, 0.0).amax())
-        count = min(rule.every, rule.max_iter - k)
+        count = min(rule.every if rule.every == 1 else max(rule.every, k // RHYTHM), rule.max_iter - k)
         state = method.advance(problem, a, state, count)
         view = method.view(state)
-        k += count
+        k, before = k + count, k
     assert ledger.out is not None
     return bundle(ledger.out)
+
+
+def _least(errors: list[Tensor]) -> Tensor:
+    """The smallest of each row, NaN left out."""
+    least = errors[0]
+    for error in errors[1:]:
+        least = torch.fmin(least, error)
+    return least
+
+
+def _remaining(since: list[Tensor], error: Tensor, bound: Tensor, over: Tensor, steps: int) -> float:
+    """How many more steps the slowest row will take, as its error fell in the last `steps`."""
+    if len(since) < 2 or not steps:
+        return 0.0
+    far, fall = torch.stack((error / bound, error / since[-2])).masked_fill(over, 0.0).amax(-1).log().tolist()
+    return math.inf if fall >= 0 else max(0.0, -steps * far / fall)
 
 
 class _Ledger:

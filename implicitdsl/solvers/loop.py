@@ -78,7 +78,8 @@ def run(method: Iteration, problem: RootProblem, z0: Tensor, a: Inputs) -> Solve
     (no progress in a window) or MAX_ITERATIONS.
     """
     rule = method.rule(z0.shape[-1], z0.dtype)
-    rule = rule._replace(tol=max(rule.tol, problem.precision))
+    if problem.precision > rule.tol:
+        rule = rule._replace(tol=problem.precision)
     whole, problem = problem, problem.at(a)
     state = method.init(problem, z0, a)
     view = method.view(state)

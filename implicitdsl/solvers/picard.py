@@ -48,8 +48,13 @@ class Picard(Iteration):
 
     def advance(self, problem: RootProblem, a: Inputs, state: PicardState, count: int) -> PicardState:
         z, previous = state
-        for _ in range(count):
-            z, previous = self._advance(problem, z, a), z
+        step = problem.step
+        if step is not None and self.damping == 1.0:
+            for _ in range(count):
+                z, previous = step(z, *a), z
+        else:
+            for _ in range(count):
+                z, previous = self._advance(problem, z, a), z
         return PicardState(z, previous)
 
     def view(self, state: PicardState) -> View:

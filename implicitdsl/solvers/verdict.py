@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..ground.outcomes import Outcome
 from .factor import Factor
+
+if TYPE_CHECKING:
+    from .schur import SchurFactor
 
 CONVERGED, RUNNING, MAX_ITERATIONS = int(Outcome.CONVERGED), int(Outcome.RUNNING), int(Outcome.MAX_ITERATIONS)
 DIVERGED, NOT_FINITE, STALLED = int(Outcome.DIVERGED), int(Outcome.NOT_FINITE), int(Outcome.STALLED)
@@ -23,7 +26,7 @@ class Solved(NamedTuple):
 
     z (B, n); status: `Outcome` values, int64; iterations; residual ‖F(z)‖₂; nfe: evaluations of F or G;
     factor: of ∂F/∂z at (or one step before) z, where the solver has one; rung: which solver of a cascade settled it,
-    None where the first did everywhere.
+    None where the first did everywhere. `whole` is `status` itself where all of it is known to be CONVERGED.
     """
 
     z: Tensor
@@ -31,8 +34,9 @@ class Solved(NamedTuple):
     iterations: Tensor
     residual: Tensor
     nfe: Tensor
-    factor: Factor | None = None
+    factor: Factor | SchurFactor | None = None
     rung: Tensor | None = None
+    whole: Tensor | None = None
 
     @property
     def converged(self) -> Tensor:
@@ -40,8 +44,8 @@ class Solved(NamedTuple):
         return (self.status == CONVERGED) | (self.status == SINGULAR)
 
     def all_converged(self) -> bool:
-        """Whether every row's status is CONVERGED. One host sync."""
-        return not bool((self.status != CONVERGED).any())
+        """Whether every row's status is CONVERGED. One host sync where that is not known yet."""
+        return self.whole is self.status or not bool((self.status != CONVERGED).any())
 
 
 class View(NamedTuple):
@@ -135,8 +139,11 @@ def leaving(view: View, status: Tensor, k: int | Tensor) -> list[Tensor]:
     return kept
 
 
-def bundle(kept: list[Tensor]) -> Solved:
-    """`Solved` from the lists that `leaving` makes. One evaluation a step, one to begin, one for the scale."""
+def bundle(kept: list[Tensor], *, whole: bool = False) -> Solved:
+    """`Solved` from the lists that `leaving` makes. One evaluation a step, one to begin, one for the scale.
+
+    `whole`: every row's status is known to be CONVERGED.
+    """
     z, status, iterations, error, *rest = kept
     factor = Factor(rest[0], rest[1] if len(rest) > 1 else None) if rest else None
-    return Solved(z, status, iterations, error, iterations + 2, factor)
+    return Solved(z, status, iterations, error, iterations + 2, factor, whole=status if whole else None)
