@@ -18,13 +18,14 @@ from implicitdsl.ir.nodes import Expr
 class Context:
     """`sets` maps a given, param or const to its set, `roots` an unknown to the set that picks its root.
 
-    `ranges` narrows a symbol's entries further (an assumption of one proof)."""
+    `ranges` narrows a symbol's entries further (an assumption of one proof). `filled` are numbers of a bare text."""
 
     functions: Functions
     sets: Mapping[Expr, SetInfo]
     roots: Mapping[Expr, SetInfo] = field(default_factory=dict[Expr, SetInfo])
     sizes: Mapping[str, int] = field(default_factory=dict[str, int])
     ranges: Mapping[Expr, Interval] = field(default_factory=dict[Expr, Interval])
+    filled: frozenset[Expr] = frozenset()
 
     def size(self, shape: Shape) -> int | None:
         """The number of elements, where the sizes of its dimensions are known."""
@@ -53,4 +54,5 @@ def context(model: Model, functions: Functions, sizes: Mapping[str, int | None] 
     sets = {s.node: s.set for s in (*model.givens, *model.params, *model.consts)}
     known = {name: size for name, size in (sizes or {}).items() if size is not None}
     roots = {s.node: s.set for block in model.blocks for s in block.unknowns}
-    return Context(functions, sets, roots, known)
+    filled = frozenset(s.node for s in (*model.givens, *model.params) if s.filled and not s.shape)
+    return Context(functions, sets, roots, known, filled=filled)

@@ -10,7 +10,21 @@ from implicitdsl.ir.function import Functions
 from implicitdsl.ir.nodes import Expr, walk
 
 LINEAR = frozenset(
-    "neg add transpose index embed sum diag diagonal concat stack reshape sum_for stack_for".split()
+    (
+        "neg",
+        "add",
+        "transpose",
+        "index",
+        "embed",
+        "sum",
+        "diag",
+        "diagonal",
+        "concat",
+        "stack",
+        "reshape",
+        "sum_for",
+        "stack_for",
+    )
 )
 PRODUCTS = frozenset(("mul", "matmul", "outer"))
 SCALINGS = frozenset(("scale_rows", "scale_columns"))

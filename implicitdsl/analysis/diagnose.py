@@ -11,6 +11,7 @@ from implicitdsl.ir.nodes import Role, depends, walk
 from implicitdsl.ir.printer import show
 
 from .analyse import Analysis, BlockFacts
+from .convexity import diagnose_convexity
 from .norms import number
 from .smoothness import rough_calls
 
@@ -37,6 +38,8 @@ def diagnose(analysis: Analysis) -> list[Diagnostic]:
             found += _entries(part, model)
             found += _memory(part, analysis)
             found += _roughness(part, analysis)
+        if part.program is not None:
+            found += diagnose_convexity(part.block, part.program, part.facts_by_name, model, analysis.context)
     return found
 
 

@@ -9,6 +9,7 @@ from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, Constraint, Program
 from implicitdsl.ir.printer import show
 
 from .context import Context
+from .convexity import convex
 from .degree import degree
 
 NAMES = {0.0: "constant", 1.0: "linear", 2.0: "quadratic"}
@@ -16,7 +17,7 @@ NAMES = {0.0: "constant", 1.0: "linear", 2.0: "quadratic"}
 
 def optimum(form: Program, context: Context) -> tuple[Fact, ...]:
     """`size`, `objective` ("linear", "quadratic", None), `equalities` and `inequalities` (how many, a dimension),
-    `affine` (whether all of them are), `definite` (how many matrix constraints).
+    `affine` (whether all of them are), `definite` (how many matrix constraints), `convex`.
     """
     unknowns = frozenset(form.unknowns)
     names = ", ".join(show(u) for u in form.unknowns)
@@ -30,6 +31,7 @@ def optimum(form: Program, context: Context) -> tuple[Fact, ...]:
         _count("inequalities", form.of(BELOW)),
         _affine(form, unknowns, names, context),
         Fact("definite", len(form.of(DEFINITE)), ()),
+        convex(form, context),
     )
 
 

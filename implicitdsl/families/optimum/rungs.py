@@ -56,10 +56,12 @@ def kkt(facts: Facts, sizes: Sizes) -> Verdict:
 
 
 def gap(block: Any, facts: Facts) -> str | None:
-    """What of a block is not lowered yet (IMP910)."""
+    """What of a block is not lowered yet (IMP910). Of one that is not convex another error speaks."""
+    asked = block.wishes.forward
+    if value(facts, "convex") is None and (asked is None or asked.method != "nlp"):
+        return None
     if not is_quadratic(facts):
         return f"argmin beyond quadratic programs: {why_not(facts)}"
-    asked = block.wishes.forward
     if asked is not None and asked.method not in LOWERED:
         return f"`using {asked.method}`"
     if asked is not None and asked.method == "direct" and value(facts, "inequalities").value != 0:
