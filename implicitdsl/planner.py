@@ -17,6 +17,7 @@ from .ir.function import Functions
 from .ir.model import Model, Options
 from .ir.nodes import Expr
 from .ir.plan import BlockPlan, Choice, Plan, System
+from .ir.queries import answered, queries
 
 RUNGS = 3
 """How many solvers a ladder holds: the first and those that take over rows that stall."""
@@ -42,9 +43,11 @@ def analyse_model(model: Model, language: Language, sizes: Sizes | None = None) 
 
     sets = {s.node: s.set for s in model.params}  # of a given, symmetry is an assumption: its gradient is not changed
 
+    asked = {q.node: q.symbol for group in queries(model) for q in group}
+
     @cache
     def written_out(e: Expr) -> Expr:
-        written = squared_norms(inline(e, model.definitions))
+        written = squared_norms(answered(inline(e, model.definitions), asked))
         expanded = expand(written, functions)
         return expanded if expanded is written else simplify(symmetric(expanded, sets))
 

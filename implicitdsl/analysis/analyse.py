@@ -17,6 +17,7 @@ from .autonomous import autonomous
 from .bracket import bracket
 from .context import Context, context
 from .contraction import contraction
+from .dynamics import dynamics
 from .elementwise import elementwise
 from .lipschitz import lipschitz
 from .monotone import monotone
@@ -74,6 +75,8 @@ def analyse(
         elif block.sentence == "optimum":
             form = program(block, expand)
             found.append(BlockFacts(block, block, None, optimum(form, about), form))
+        elif block.sentence == "ode":
+            found.append(BlockFacts(block, block, None, dynamics(block, about, expand)))
         else:
             facts = (autonomous(block, expand),) if block.domains else ()
             found.append(BlockFacts(block, block, None, facts))

@@ -6,18 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from implicitdsl.ir.function import Function
-from implicitdsl.ir.model import Block, Model
-from implicitdsl.ir.nodes import Expr, Role, rebuild, same_with, sym, symbols, walk
+from implicitdsl.ir.model import Model
+from implicitdsl.ir.nodes import Expr, Role, sym, symbols, walk
+from implicitdsl.ir.queries import answered, queries
+from implicitdsl.ir.queries import roots as block_roots
 
 from .codegen import generate, opaques_of
-
-
-@dataclass(frozen=True)
-class Query:
-    """A value that only the solve of a block knows: an unknown at a point (`z(1)`), or a dual. `name` is its key."""
-
-    name: str
-    node: Expr
 
 
 @dataclass(frozen=True)
@@ -40,52 +34,16 @@ class Stages:
     text: str
 
 
-def queries(model: Model) -> tuple[tuple[Query, ...], ...]:
-    """For each block the values that later blocks, definitions and outputs ask of it, in order of appearance."""
-    later = [[*_block_roots(b)] for b in model.blocks]
-    tail = [value for _, value in model.definitions] + [o.expr for o in model.outputs]
-    found: list[tuple[Query, ...]] = []
-    for k, block in enumerate(model.blocks):
-        own: dict[Expr, str] = {}
-        for e in walk(*[root for roots in later[k + 1 :] for root in roots], *tail):
-            if e not in own and _asks(e, block):
-                stem = f"{e.args[0].name}_at" if e.op == "at" else f"dual_{e.attrs[0]}"
-                own[e] = f"~{stem}_{len(own)}"  # no user's name
-        found.append(tuple(Query(name, e) for e, name in own.items()))
-    return tuple(found)
-
-
-def _asks(e: Expr, block: Block) -> bool:
-    if e.op == "at":
-        return any(e.args[0] is u.node for u in block.unknowns)
-    return e.op == "dual" and any(q.label == e.attrs[0] for q in block.equations)
-
-
-def _block_roots(block: Block) -> list[Expr]:
-    roots = [side for q in (*block.equations, *block.until) for side in (q.lhs, q.rhs)]
-    roots += [end for d in block.domains for end in (d.lo, d.hi)]
-    if block.objective is not None:
-        roots.append(block.objective)
-    if isinstance(block.wishes.start, Expr):
-        roots.append(block.wishes.start)
-    return roots
-
-
-def answered(root: Expr, asked: Mapping[Expr, Expr]) -> Expr:
-    """The expression with queries replaced by the symbols that hold their answers."""
-    return rebuild(root, lambda e: asked.get(e), same_with)
-
-
 def make(model: Model, functions: Mapping[str, Function], sizes: Mapping[str, int], dims: Sequence[str]) -> Stages:
     """Generate the code between the solves. `dims` are passed as arguments: sizes that are not known yet."""
     per_block = queries(model)
-    asked = {q.node: sym(q.name, Role.HOISTED, q.node.shape) for group in per_block for q in group}
+    asked = {q.node: q.symbol for group in per_block for q in group}
     definitions = {s: answered(v, asked) for s, v in model.definitions}
     outputs = [answered(o.expr, asked) for o in model.outputs]
     ready = {s.node for s in (*model.givens, *model.params, *model.consts)}
     texts: list[str] = []
     before: list[Step | None] = []
-    roots = [[answered(r, asked) for r in _block_roots(b)] for b in model.blocks]
+    roots = [[answered(r, asked) for r in block_roots(b)] for b in model.blocks]
     for k, block in enumerate(model.blocks):
         wanted = _reached([r for later in roots[k:] for r in later] + outputs, definitions)
         now = {s: definitions[s] for s in _computable(definitions, ready, wanted)}

@@ -168,7 +168,8 @@ def _value(part: BlockPlan, name: str) -> object:
 
 def _key(symbol: Expr) -> str:
     """A symbol's place among the values of a call; an invariant must not take the place of a user's name."""
-    return f"~{symbol.name}" if symbol.role is Role.HOISTED else symbol.name
+    own = symbol.role is Role.HOISTED and not symbol.name.startswith("~")  # else what another block answers
+    return f"~{symbol.name}" if own else symbol.name
 
 
 def _solver(choices: Sequence[Choice], language: Language) -> Solver:

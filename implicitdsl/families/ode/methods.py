@@ -1,15 +1,20 @@
-"""Integrators and backward rules of `find z(t)`: their names and options. No code yet: the sentence is not lowered."""
+"""Integrators and backward rules of `find z(t)`: their names, options and conditions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from implicitdsl.families.options import count, positive
 from implicitdsl.ground.methods import Family, Method, Option
+
+from . import rungs
 
 SENTENCE = "ode"
 
 FIXED = (
     positive("dt", None, "step; not together with `steps`"),
-    Option("steps", "int", None, "number of equal steps; not together with `dt`", lo=1),
+    Option("steps", "int", None, "number of equal steps, 100 where `dt` is not given either", lo=1),
 )
 ADAPTIVE = (
     positive("rtol", None, "relative tolerance; default 1e-5 in float32, 1e-6 in float64"),
@@ -18,6 +23,7 @@ ADAPTIVE = (
     positive("min_step", None, "a smaller step fails"),
     count("max_steps", 10000, "steps after which a sample is given up"),
     Option("controller", "name", "pid", "step controller: pid, pi or i"),
+    *FIXED,
 )
 FIXED_NAMES = {
     "euler": "explicit Euler, order 1",
@@ -31,12 +37,14 @@ FIXED_NAMES = {
 }
 ADAPTIVE_NAMES = {
     "dopri5": "Dormand–Prince, order 5",
+    "rodas5p": "Rosenbrock, order 5, for stiff equations",
     "tsit5": "Tsitouras, order 5",
     "dopri8": "Dormand–Prince, order 8",
     "bosh3": "Bogacki–Shampine, order 3",
     "kvaerno5": "Kværnø, diagonally implicit, order 5, for stiff equations",
-    "rodas5p": "Rosenbrock, order 5, for stiff equations",
 }
+SUITS = {"dopri5": rungs.dopri5}
+
 BACKWARD = (
     Method(
         "checkpointed",
@@ -44,20 +52,44 @@ BACKWARD = (
         "backward",
         (Option("budget", "int", None, "kept states; default all", lo=1),),
         "discrete adjoint over the steps taken",
+        suits=rungs.checkpointed,
     ),
     Method("backsolve", SENTENCE, "backward", (), "adjoint equation solved backwards in time"),
     Method("unrolled", SENTENCE, "backward", (), "differentiate through every step"),
     Method("reversible", SENTENCE, "backward", (), "steps undone exactly, memory independent of their number"),
 )
 
+MISSING_FORWARD = ("implicit_euler", "trapezoid", "leapfrog", "yoshida4", "rodas5p", "kvaerno5", "expm")
+MISSING_BACKWARD = ("backsolve", "reversible")
+
+
+def gap(block: Any, facts: Mapping[str, Any]) -> str | None:
+    """What of a block is not lowered yet."""
+    form = facts["evolution"]
+    if form.value is None:
+        return form.proof[0]
+    if form.value.events:
+        return "`until`"
+    wishes = block.wishes
+    if wishes.forward is not None and wishes.forward.method in MISSING_FORWARD:
+        return f"`using {wishes.forward.method}`"
+    if wishes.backward is not None and wishes.backward.method in MISSING_BACKWARD:
+        return f"`backward {wishes.backward.method}`"
+    return None
+
+
 ODE = Family(
     SENTENCE,
     (
-        *(Method(name, SENTENCE, "forward", ADAPTIVE, doc) for name, doc in ADAPTIVE_NAMES.items()),
+        *(
+            Method(name, SENTENCE, "forward", ADAPTIVE, doc, suits=SUITS.get(name))
+            for name, doc in ADAPTIVE_NAMES.items()
+        ),
         *(Method(name, SENTENCE, "forward", FIXED, doc) for name, doc in FIXED_NAMES.items()),
         Method("expm", SENTENCE, "forward", (), "matrix exponential of a linear autonomous equation"),
         *BACKWARD,
     ),
-    lower=None,
+    lower="implicitdsl.families.ode.lower:lower",
     title="differential equations",
+    gap=gap,
 )

@@ -1,0 +1,52 @@
+"""What is said of rows that did not reach the end of their interval."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..ground.outcomes import Outcome
+from ..solvers.ode.trajectory import CONVERGED, Ended
+from .failure import Failures, announce
+
+
+def describe(status: Tensor, time: Tensor, where: str) -> str:
+    """One line: how many rows, the first of them, where it stopped and why."""
+    failed = status != CONVERGED
+    first = int(failed.to(torch.int64).argmax())
+    place = f"{where}: " if where else ""
+    advice = Outcome(int(status[first])).advice
+    return (
+        f"[IMP801] {place}{int(failed.sum())} of {status.numel()} samples did not reach the end of the interval; "
+        f"sample {first} stopped at t = {float(time[first]):.6g}: {advice}"
+    )
+
+
+def report_unfinished(ended: Ended, failures: Failures) -> Ended:
+    """Apply the policy to an integration; under `nan` the states of failed rows are NaN. One host sync."""
+    if torch.compiler.is_compiling():
+        y = _report_unfinished(ended.y, ended.status, ended.time, *failures.named())
+        return ended._replace(y=y)
+    good = ended.converged
+    if bool(good.all()):
+        return ended
+    announce(describe(ended.status, ended.time, failures.where), failures, ended)
+    if failures.policy == "nan":
+        ended = ended._replace(
+            y=torch.where(good.view(-1, 1, 1), ended.y, torch.nan), end=torch.where(good[:, None], ended.end, torch.nan)
+        )
+    return ended
+
+
+@torch.library.custom_op("implicitdsl::report_unfinished", mutates_args=())
+def _report_unfinished(y: Tensor, status: Tensor, time: Tensor, policy: str, where: str) -> Tensor:
+    good = status == CONVERGED
+    if bool(good.all()):
+        return y.clone()
+    announce(describe(status, time, where), Failures(policy, where))
+    return torch.where(good.view(-1, 1, 1), y, torch.nan) if policy == "nan" else y.clone()
+
+
+@_report_unfinished.register_fake
+def _unfinished_like(y: Tensor, status: Tensor, time: Tensor, policy: str, where: str) -> Tensor:
+    return torch.empty_like(y)

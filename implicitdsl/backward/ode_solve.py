@@ -1,0 +1,154 @@
+"""States of a differential equation with their exact derivatives: those of the steps that were taken."""
+
+# pyright: reportIncompatibleMethodOverride=false
+# (torch declares the methods of autograd.Function with *args)
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..solvers.ode.adaptive import integrate
+from ..solvers.ode.control import Control
+from ..solvers.ode.method import Method
+from ..solvers.ode.problem import OdeProblem
+from ..solvers.ode.replay import Segment, replay, segments
+from ..solvers.ode.trajectory import Ended, Places, Tape
+from ..solvers.problem import Inputs
+from .discrete_adjoint import discrete_adjoint
+from .failure import Failures
+from .ode_failure import report_unfinished
+from .rules import merge, plain, split
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """Discrete adjoint over the steps taken. `budget`: at most so many states are kept, the others computed again."""
+
+    budget: int | None = None
+
+
+@dataclass(frozen=True)
+class UnrolledSteps:
+    """Autograd through every step: the same gradient, with the memory of every stage."""
+
+
+Backward = Checkpointed | UnrolledSteps
+
+
+@dataclass(frozen=True)
+class OdeSolve:
+    """Everything about an integration that is not a tensor."""
+
+    problem: OdeProblem
+    methods: tuple[Method, ...]
+    control: Control = field(default_factory=Control)
+    backward: Backward = field(default_factory=Checkpointed)
+    failures: Failures = field(default_factory=Failures)
+
+    def integrate(self, y0: Tensor, places: Places, a: Inputs, tape: Tape | None) -> Ended:
+        return integrate(self.problem, self.methods, a, y0, places, self.control, tape)
+
+
+def places_of(t0: Tensor, ts: Tensor) -> Places:
+    """Where t0 (B,) and ts (B, K) lie: the span reaches to the furthest of the times."""
+    begin, times = t0.detach().double(), ts.detach().double()
+    gone = times - begin.unsqueeze(1)
+    furthest = gone.abs().argmax(1, keepdim=True)
+    span = gone.gather(1, furthest)
+    at = torch.where(gone == span, 1.0, gone / torch.where(span == 0, 1.0, span))
+    return Places(begin, span[:, 0], at)
+
+
+def ode_solve(spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, a: Inputs) -> tuple[Tensor, Ended]:
+    """States (B, K, N) at the times ts (B, K) of dy/dt = f(t, y; a), y(t0) = y0, and how the integration ended.
+
+    Steps are chosen row by row, without derivatives; the states are then differentiated as functions of y0, a, t0 and
+    ts with the steps at fixed parts of the span, to any order: VJP (by the discrete adjoint; where it is differentiated
+    again, or by t0 and ts, through the steps taken again), JVP, vmap and their compositions.
+    Cost of a VJP: one evaluation and one VJP of f a stage. Failed rows: see `Failures`.
+    """
+    if plain() and isinstance(spec.backward, Checkpointed):
+        found: list[Ended] = []
+        y = _Plain.apply(found, spec, y0, t0, ts, *a)
+        return y, found[0]
+    y0_, t0_, ts_ = y0.detach(), t0.detach(), ts.detach()
+    status, steps, error, nfe, time, rung, *nodes = _Steps.apply(spec, y0_, t0_, ts_, *(x.detach() for x in a))
+    taken = [Segment(m, n) for m, n in zip(spec.methods, nodes, strict=True)]
+    y = replay(spec.problem, taken, a, y0, t0, ts, places_of(t0, ts).at)
+    ended = Ended(y, y[:, -1], status, steps, error, nfe, time, rung)
+    if not torch._C._are_functorch_transforms_active():
+        ended = report_unfinished(ended, spec.failures)
+    return ended.y, ended._replace(y=ended.y.detach())
+
+
+class _Plain(torch.autograd.Function):
+    """Where no transform is active."""
+
+    @staticmethod
+    def forward(ctx: Any, found: list[Ended], spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, *a: Tensor) -> Tensor:
+        assert isinstance(spec.backward, Checkpointed)
+        ctx.set_materialize_grads(False)
+        tape = Tape(spec.backward.budget) if any(ctx.needs_input_grad) else None
+        places = places_of(t0, ts)
+        ended = report_unfinished(spec.integrate(y0, places, a, tape), spec.failures)
+        found.append(ended)
+        ctx.spec, ctx.tape, ctx.at = spec, tape, places.at
+        ctx.save_for_backward(y0, t0, ts, *a)
+        return ended.y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+        y0, t0, ts, *inputs = ctx.saved_tensors
+        spec: OdeSolve = ctx.spec
+        a = tuple(inputs)
+        needs = ctx.needs_input_grad[2:]
+        if g is None:
+            return (None,) * (2 + len(needs))
+        if torch.is_grad_enabled() or needs[1] or needs[2]:
+            taken = segments(ctx.tape.entries, spec.methods, len(y0), y0.device)
+            wanted = [x for x, need in zip((y0, t0, ts, *a), needs, strict=True) if need]
+            again = torch.is_grad_enabled()
+            with torch.enable_grad():
+                given = [x if again else x.detach().requires_grad_(x.is_floating_point()) for x in (y0, t0, ts, *a)]
+                y = replay(spec.problem, taken, tuple(given[3:]), given[0], given[1], given[2], ctx.at)
+                wanted = [x for x, need in zip(given, needs, strict=True) if need]
+                grads = torch.autograd.grad(y, wanted, g, create_graph=again, allow_unused=True)
+            left = iter(grads)
+            return None, None, *(next(left) if need else None for need in needs)
+        begin, cotangents = discrete_adjoint(spec.problem, ctx.tape, a, needs[3:], ctx.at, g)
+        return None, None, begin, None, None, *cotangents
+
+
+class _Steps(torch.autograd.Function):
+    """The steps alone, without derivatives: status, steps, error, nfe, time, rung, and nodes for each method."""
+
+    @staticmethod
+    def forward(spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, *a: Tensor) -> tuple[Tensor, ...]:
+        tape = Tape()
+        tape.room = 0
+        ended = spec.integrate(y0, places_of(t0, ts), a, tape)
+        nodes = segments(tape.entries, spec.methods, len(y0), y0.device)
+        return ended.status, ended.steps, ended.error, ended.nfe, ended.time, ended.rung, *(s.nodes for s in nodes)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> tuple[None, ...]:
+        raise AssertionError("nothing here is differentiable")
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[None, ...]:
+        return (None,) * (6 + 1)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], spec: OdeSolve, *tensors: Tensor) -> Any:
+        y0 = tensors[0]
+        batch = y0.shape[0 if in_dims[1] != 0 else 1]
+        ranks = (1, 0, 1, *spec.problem.ranks)
+        merged = merge(info.batch_size, batch, in_dims[1:], tensors, ranks)
+        return split(info.batch_size, _Steps.apply(spec, *merged))

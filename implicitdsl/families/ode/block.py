@@ -1,0 +1,319 @@
+"""One `find z(t)` at run time: initial state and times by autograd, the integration with its derivative, the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from implicitdsl.backward.failure import Failures
+from implicitdsl.backward.ode_solve import Backward, OdeSolve, ode_solve
+from implicitdsl.families.noise import Layout
+from implicitdsl.families.opaque import Noise, Opaques, UnsteadyError
+from implicitdsl.ground.diagnostics import Diagnostic
+from implicitdsl.ground.errors import ConvergenceError, SpecError
+from implicitdsl.ground.render import text as render_text
+from implicitdsl.ground.source import Source, Span
+from implicitdsl.lowering.bound import Bound
+from implicitdsl.lowering.report import Report
+from implicitdsl.lowering.source import Program
+from implicitdsl.solvers.ode.control import Control
+from implicitdsl.solvers.ode.method import Method
+from implicitdsl.solvers.ode.problem import OdeProblem
+from implicitdsl.solvers.ode.trajectory import Ended
+from implicitdsl.solvers.problem import Inputs
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A generated function and what it takes, by name."""
+
+    name: str
+    inputs: tuple[str, ...]
+    opaques: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An answer: its key, the state, the time (a place among `times`), whether that is a list of times, and whether the
+    rate of the state is asked for.
+    """
+
+    name: str
+    state: int
+    time: int
+    listed: bool
+    rate: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that is known of a block before tensors come. `states` are shapes, in packing order, with the unknowns'
+    `names` (None: a derivative); `at_end`: the end state and time are wanted by their own names.
+    """
+
+    program: Program
+    rate: Call
+    ranks: tuple[int, ...]
+    moving: bool
+    invariants: Call | None
+    hoisted: tuple[str, ...]
+    start: Call
+    times: Call
+    time_ranks: tuple[int, ...]
+    states: tuple[tuple[int, ...], ...]
+    names: tuple[str | None, ...]
+    variable: str
+    asked: tuple[Asked, ...]
+    at_end: bool
+    measured: int | None
+    methods: tuple[Method, ...]
+    labels: tuple[str, ...]
+    control: Control
+    backward: Backward
+    failures: Failures
+    source: Source
+    places: Mapping[str, Span]
+
+    @property
+    def size(self) -> int:
+        return sum(math.prod(shape) for shape in self.states)
+
+
+class OdeBlock:
+    """Runs a recipe. Stateless but for what it has learnt about bound functions; pickles."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._probed: set[int] = set()
+        self._layouts: dict[int, tuple[Layout, ...]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"recipe": self.recipe, "_probed": set(), "_layouts": {}}
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The generated source."""
+        return (self.recipe.program.text,)
+
+    def solve(
+        self,
+        values: Mapping[str, Tensor],
+        functions: Mapping[str, Bound],
+        batch: int | None,
+        start: Mapping[str, Tensor] | None,
+        want_report: bool,
+    ) -> tuple[dict[str, Tensor], Report | None]:
+        """See `lowering.layer.BlockRunner`. An equation has no start but its initial state."""
+        like = next(iter(values.values()), None)
+        kind = torch.get_default_dtype() if like is None else like.dtype
+        if kind in HALF:  # steps and times need more digits
+            found, report = self._run({k: v.float() for k, v in values.items()}, functions, batch, want_report)
+            return {k: v.to(kind) for k, v in found.items()}, report
+        return self._run(values, functions, batch, want_report)
+
+    def _run(
+        self, values: Mapping[str, Tensor], functions: Mapping[str, Bound], batch: int | None, want_report: bool
+    ) -> tuple[dict[str, Tensor], Report | None]:
+        recipe = self.recipe
+        rows = 1 if batch is None else batch
+        if recipe.invariants is not None:
+            computed = self._call(recipe.invariants, values, functions)
+            values = {**values, **dict(zip(recipe.hoisted, _several(computed, len(recipe.hoisted)), strict=True))}
+        y0 = self._call(recipe.start, values, functions)
+        y0 = y0 if y0.dim() == 2 else y0.expand(rows, recipe.size)
+        times = zip(self._call(recipe.times, values, functions), recipe.time_ranks, strict=True)
+        columns = [_column(x.to(y0), rank, rows) for x, rank in times]
+        t0 = columns[0][:, 0]
+        wanted = sorted({a.time for a in recipe.asked} | ({1} if recipe.at_end or not recipe.asked else set()))
+        starts, at, used = {}, 0, []
+        for k in wanted:
+            column = columns[k]
+            starts[k], at = (at, at + column.shape[1]), at + column.shape[1]
+            used.append(column)
+        ts = used[0] if len(used) == 1 else torch.cat(used, 1)
+        a = tuple(values[name] for name in recipe.rate.inputs)
+        problem, every = self._problem(a, functions, y0, t0)
+        spec = OdeSolve(problem, recipe.methods, recipe.control, recipe.backward, recipe.failures)
+        try:
+            y, ended = ode_solve(spec, y0, t0, ts, every)
+        except ConvergenceError as error:
+            if isinstance(error.solution, Ended):
+                lost = error.solution
+                found = self._answers(lost.y, problem, every, ts, starts, batch)
+                error.solution = found, report(lost, batch, recipe.labels)
+            raise
+        made = report(ended, batch, recipe.labels) if want_report else None
+        return self._answers(y, problem, every, ts, starts, batch), made
+
+    def _call(self, call: Call, values: Mapping[str, Tensor], functions: Mapping[str, Bound]) -> Any:
+        given = (values[name] for name in call.inputs)
+        return self.recipe.program[call.name](*given, *(functions[f] for f in call.opaques))
+
+    def _answers(
+        self,
+        y: Tensor,
+        problem: OdeProblem,
+        a: Inputs,
+        ts: Tensor,
+        starts: Mapping[int, tuple[int, int]],
+        batch: int | None,
+    ) -> dict[str, Tensor]:
+        """What was asked, by name."""
+        recipe = self.recipe
+        offsets = [0]
+        for shape in recipe.states:
+            offsets.append(offsets[-1] + math.prod(shape))
+        found: dict[str, Tensor] = {}
+
+        def shaped(value: Tensor, state: int, listed: bool) -> Tensor:
+            part = value[..., offsets[state] : offsets[state + 1]]
+            part = part.reshape(*part.shape[:-1], *recipe.states[state])
+            part = part if listed else part.squeeze(1)
+            return part.squeeze(0) if batch is None else part
+
+        for q in recipe.asked:
+            lo, hi = starts[q.time]
+            value = y[:, lo:hi]
+            if q.rate:
+                value = torch.stack([problem.rate(ts[:, k], y[:, k], *a) for k in range(lo, hi)], 1)
+            found[q.name] = shaped(value, q.state, q.listed)
+        if 1 in starts:
+            lo, hi = starts[1]
+            for k, name in enumerate(recipe.names):
+                if name is not None:
+                    found[name] = shaped(y[:, lo:hi], k, False)
+            end = ts[:, lo]
+            found[recipe.variable] = end.squeeze(0) if batch is None else end
+        return found
+
+    # -- the problem ---------------------------------------------------------------------------------------------------
+
+    def _problem(self, a: Inputs, functions: Mapping[str, Bound], y0: Tensor, t0: Tensor) -> tuple[OdeProblem, Inputs]:
+        recipe = self.recipe
+        bound = Opaques({name: functions[name] for name in recipe.rate.opaques})
+        if not bound:
+            return closed(recipe), a
+        parameters = tuple(p.to(y0.dtype) if p.dtype in HALF else p for p in bound.parameters())
+        generated, moving = recipe.program["rate"], recipe.moving
+        self._probe(a, bound, y0, t0)
+        noise = self._noise(a, bound, y0, t0)
+        inner, count = len(a), len(parameters)
+
+        def rate(t: Tensor, y: Tensor, *every: Tensor) -> Tensor:
+            callables = bound.callables(every[inner : inner + count])
+            time = (t,) if moving else ()
+            run = noise.held(every[inner + count :], generated)
+            return _full(run(y, *time, *every[:inner], *callables), y)
+
+        ranks = (*recipe.ranks, *(p.dim() for p in parameters), *noise.ranks)
+        problem = OdeProblem(rate, ranks, autonomous=not moving, measured=recipe.measured)
+        return problem, (*a, *parameters, *noise.tensors)
+
+    def _evaluate(self, t0: Tensor) -> Callable[..., Tensor]:
+        """(z, a, functions) -> the rate; the time is the first of `a` where the rate has one."""
+        return lambda z, a, functions: self.recipe.program["rate"](z, *a, *functions)
+
+    def _noise(self, a: Inputs, bound: Opaques, y0: Tensor, t0: Tensor) -> Noise:
+        """What the functions draw in this call."""
+        if torch.compiler.is_compiling() or len(y0) == 0:
+            return Noise()
+        key, evaluate = bound.key(), self._evaluate(t0)
+        given = (t0, *a) if self.recipe.moving else a
+        ranks = (0, *self.recipe.ranks) if self.recipe.moving else self.recipe.ranks
+        if key not in self._layouts:
+            try:
+                self._layouts[key] = bound.layouts(evaluate, y0, given, ranks)
+            except UnsteadyError as error:
+                message = f"`{error.args[0]}` gives other values at every call, in a way that a solve cannot hold"
+                help = "draw random numbers outside and pass them as an input, or by torch.nn.Dropout"
+                raise self._refused([error.args[0]], message, help) from None
+        return bound.noise(evaluate, None, y0, given, self._layouts[key])
+
+    def _probe(self, a: Inputs, bound: Opaques, y0: Tensor, t0: Tensor) -> None:
+        """Refuse functions through which gradients would be lost; once for each set of functions."""
+        key = hash(tuple(id(f.module) for f in bound.functions.values()))
+        if key in self._probed or torch.compiler.is_compiling():
+            return
+        inputs = tuple(x.detach() for x in ((t0, *a) if self.recipe.moving else a))
+        lost = bound.lost(lambda *fs: self.recipe.program["rate"](y0.detach(), *inputs, *fs))
+        if lost:
+            message = "`{}` uses tensors that require gradients and are not its parameters: their gradient is lost"
+            help = "bind an nn.Module that owns them as parameters: compile(…, {}=module)"
+            raise self._refused(lost, message, help)
+        self._probed.add(key)
+
+    def _refused(self, names: Sequence[str], message: str, help: str) -> SpecError:
+        place = self.recipe.places
+        found = [
+            Diagnostic("IMP113", message.format(n), place.get(n, Span(0, 0)), self.recipe.source, help=help.format(n))
+            for n in names
+        ]
+        return SpecError(found, render_text.render(found))
+
+
+def closed(recipe: Recipe) -> OdeProblem:
+    """The problem of an equation in which every function is one of the language."""
+    program, moving = recipe.program, recipe.moving
+
+    def timed(name: str) -> Callable[..., Tensor]:
+        run = program[name]
+        if moving:
+            return lambda t, y, *a: _full(run(y, t, *a), y)
+        return lambda t, y, *a: _full(run(y, *a), y)
+
+    def pulled(name: str) -> Callable[..., Any]:
+        run = program[name]
+        return (lambda t, y, u, *a: run(y, u, t, *a)) if moving else (lambda t, y, u, *a: run(y, u, *a))
+
+    def matrix() -> Callable[..., Tensor]:
+        run = program["jacobian"]
+        return (lambda t, y, *a: run(y, t, *a)) if moving else (lambda t, y, *a: run(y, *a))
+
+    pull, inputs = pulled("pull"), pulled("pull_inputs") if "pull_inputs" in program else None
+    return OdeProblem(
+        timed("rate"),
+        recipe.ranks,
+        pull=lambda t, y, u, *a: _full(pull(t, y, u, *a), y),
+        pull_inputs=(lambda *_: ()) if inputs is None else lambda *args: _several(inputs(*args), len(recipe.ranks)),
+        jacobian=matrix() if "jacobian" in program else None,
+        drift=timed("drift") if moving else None,
+        autonomous=not moving,
+        measured=recipe.measured,
+    )
+
+
+def _full(value: Tensor, like: Tensor) -> Tensor:
+    """With the batch, where nothing batched entered."""
+    return value if value.shape == like.shape else value.expand_as(like)
+
+
+def _column(t: Tensor, rank: int, rows: int) -> Tensor:
+    """A time, or a list of times, as (B, k)."""
+    t = t if t.dim() > rank else t.expand(rows, *t.shape)
+    return t if rank else t.unsqueeze(1)
+
+
+def _several(found: Any, count: int) -> tuple[Tensor, ...]:
+    return found if count > 1 else (found,)
+
+
+def report(ended: Ended, batch: int | None, labels: Sequence[str]) -> Report:
+    """A block's report, one entry a sample: `residual` is the largest local error in units of the tolerance."""
+    names, message = labels[:1], ""
+    if len(labels) > 1 and not torch.compiler.is_compiling() and len(ended.rung):
+        later = int(ended.rung.max())
+        names = labels[: later + 1]
+        message = f"{int((ended.rung > 0).sum())} samples proved stiff and went on to {labels[later]}" if later else ""
+    error = ended.error.detach()
+    made = Report(ended.converged, ended.status, ended.steps, error, ended.nfe, ", ".join(names), message)
+    if batch is not None:
+        return made
+    tensors = (made.converged, made.status, made.iterations, made.residual, made.nfe)
+    return Report(*[t.squeeze(0) for t in tensors], solver=made.solver, message=made.message)

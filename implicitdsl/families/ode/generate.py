@@ -1,0 +1,166 @@
+"""A differential equation as Python source: its rate on one packed state, derivatives, initial state and times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from implicitdsl.analysis.evolution import Evolution
+from implicitdsl.calculus import hoist, jacobian, linearize, vjp
+from implicitdsl.families.equilibrium.packing import join, pack
+from implicitdsl.ir import build
+from implicitdsl.ir.dims import size_of
+from implicitdsl.ir.function import Functions
+from implicitdsl.ir.nodes import Expr, Role, sym, symbols
+from implicitdsl.ir.printer import show
+from implicitdsl.lowering.codegen import generate, opaques_of
+
+
+@dataclass(frozen=True)
+class Written:
+    """The generated source and how to call it; a time comes after the state where `moving`.
+
+    `rate` takes (state, [t], *inputs, *opaques, *dims) and gives the packed rates, `jacobian`, `drift` and `gaps` (what
+    ends an integration) likewise; `pull` and `pull_inputs` take u after the state. `invariants` takes (*outer,
+    *outer_opaques, *dims) and gives `hoisted`. `start` takes (*start_inputs, *opaques), `times` (*times_inputs).
+    """
+
+    text: str
+    moving: bool
+    inputs: tuple[Expr, ...]
+    opaques: tuple[str, ...]
+    outer: tuple[Expr, ...]
+    outer_opaques: tuple[str, ...]
+    hoisted: tuple[Expr, ...]
+    start: tuple[Expr, ...]
+    start_opaques: tuple[str, ...]
+    times: tuple[Expr, ...]
+
+
+def write(
+    form: Evolution, times: Sequence[Expr], functions: Functions, sizes: Mapping[str, int], dims: Sequence[str] = ()
+) -> Written:
+    """Generate everything about an equation. `times`: start, end, and where outputs are asked for."""
+    return _Writer(form, functions, sizes, tuple(dims)).all(times)
+
+
+class _Writer:
+    def __init__(self, form: Evolution, functions: Functions, sizes: Mapping[str, int], dims: tuple[str, ...]) -> None:
+        self.form, self.functions, self.sizes, self.dims = form, functions, sizes, dims
+        gaps = [g for _, g in form.events]
+        written, self.hoisted = hoist((*form.rates, *gaps), (*form.states, form.variable))
+        self.rates, self.gaps = written[: len(form.rates)], written[len(form.rates) :]
+        single = len(form.states) == 1
+        self.state = pack(form.states, form.states[0].name if single else "state", Role.UNKNOWN)
+        self.moving = form.variable in symbols(*written)
+        self.inputs = ordered(written, exclude=(*form.states, form.variable))
+        self.opaques = opaques_of(*written)
+        self.texts: dict[str, str] = {}
+
+    @property
+    def after(self) -> tuple[Expr, ...]:
+        """What follows the state (and u) among the arguments."""
+        return (self.form.variable, *self.inputs) if self.moving else self.inputs
+
+    def all(self, times: Sequence[Expr]) -> Written:
+        form = self.form
+        outer_roots = [e for _, e in self.hoisted]
+        outer, outer_opaques = ordered(outer_roots), opaques_of(*outer_roots)
+        if outer_roots:
+            self.put("invariants", outer, outer_roots, opaques=outer_opaques)
+        self.put_packed("rate", join(self.rates), _doc(form))
+        if not self.opaques:
+            self.put_pull()
+            self.put_jacobian()
+            if self.moving:
+                tangents = {form.variable: build.num(1.0)}
+                drift = join([linearize(r, tangents, self.functions) for r in self.rates])
+                self.put_packed("drift", drift)
+        if self.gaps:
+            self.put_packed("gaps", join(self.gaps), opaques=self.opaques)
+        start = ordered(form.initial) or self.inputs[:1] or outer[:1]
+        called = opaques_of(*form.initial)
+        self.put("start", start, [join(form.initial)], opaques=called)
+        asked = ordered(times) or start[:1]
+        self.put("times", asked, times)
+        hoisted = tuple(s for s, _ in self.hoisted)
+        return Written(
+            "\n\n".join(self.texts.values()),
+            self.moving,
+            self.inputs,
+            self.opaques,
+            outer,
+            outer_opaques,
+            hoisted,
+            start,
+            called,
+            asked,
+        )
+
+    def put(self, name: str, inputs: Sequence[Expr], values: Sequence[Expr], opaques: Sequence[str] = ()) -> None:
+        self.texts[name] = generate(
+            name, inputs, list(values), self.functions, self.sizes, opaques=opaques, dims=self.dims
+        )
+
+    def put_packed(self, name: str, value: Expr, doc: str = "", opaques: Sequence[str] | None = None) -> None:
+        """A function of the state, the time and the inputs."""
+        self.texts[name] = generate(
+            name,
+            (self.state.vector, *self.after),
+            [value],
+            self.functions,
+            self.sizes,
+            doc,
+            definitions=self.state.definitions,
+            opaques=self.opaques if opaques is None else opaques,
+            dims=self.dims,
+        )
+
+    def put_pull(self) -> None:
+        """(∂f/∂state)ᵀ u, and (∂f/∂a)ᵀ u summed over the batch for the inputs that it shares."""
+        form = self.form
+        parts = [sym(f"{s.name}_bar", Role.COTANGENT, s.shape) for s in form.states]
+        bars = pack(parts, "u", Role.COTANGENT)
+
+        def pulled(wrt: Sequence[Expr]) -> list[Expr]:
+            totals = [build.zeros(x.shape) for x in wrt]
+            for rate, bar in zip(self.rates, bars.parts, strict=True):
+                found = vjp(rate, bar, wrt, self.functions)
+                totals = [build.add(t, g) for t, g in zip(totals, found, strict=True)]
+            return totals
+
+        definitions = (*self.state.definitions, *bars.definitions)
+        taken = (self.state.vector, bars.vector, *self.after)
+        kwargs = {"definitions": definitions, "dims": self.dims}
+        self.texts["pull"] = generate("pull", taken, [join(pulled(form.states))], self.functions, self.sizes, **kwargs)
+        if self.inputs:
+            self.texts["pull_inputs"] = generate(
+                "pull_inputs", taken, pulled(self.inputs), self.functions, self.sizes, reduce_like=self.inputs, **kwargs
+            )
+
+    def put_jacobian(self) -> None:
+        """∂f/∂state (N, N), where every block has a closed form."""
+        rows: list[Expr] = []
+        for rate in self.rates:
+            blocks: list[Expr] = []
+            for s in self.form.states:
+                block = jacobian(rate, s, self.functions)
+                if block is None:
+                    return
+                blocks.append(build.reshape(block, (size_of(rate.shape), size_of(s.shape))))
+            rows.append(
+                blocks[0] if len(blocks) == 1 else build.transpose(build.concat(list(map(build.transpose, blocks))))
+            )
+        self.put_packed("jacobian", rows[0] if len(rows) == 1 else build.concat(rows))
+
+
+def ordered(roots: Sequence[Expr], exclude: Sequence[Expr] = ()) -> tuple[Expr, ...]:
+    """The symbols of expressions by name."""
+    return tuple(sorted((s for s in symbols(*roots) if s not in exclude), key=lambda s: s.name))
+
+
+def _doc(form: Evolution) -> str:
+    t = form.variable.name
+    lines = [f"d{s.name}/d{t} = {show(r)}" for s, r in zip(form.states, form.rates, strict=True)]
+    text = "; ".join(lines)
+    return text if len(text) < 100 else ""

@@ -1,0 +1,1 @@
+"""Initial value problems: steps, step-size control, interpolation, events. Knows no language."""

@@ -1,0 +1,330 @@
+"""The loop over steps: every row has its own step size, and its steps do not depend on what shares its batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from ...ground.outcomes import Outcome
+from ..problem import Inputs
+from .control import Control, first_step, growth, scaled_error
+from .method import Method, Step
+from .problem import OdeProblem
+from .trajectory import CONVERGED, RUNNING, Ended, Places, Taken, Tape, interpolate
+
+STIFF_AFTER = 20
+"""Steps in a row that stability limits, after which a row counts as stiff."""
+WORTH = 60
+"""Remaining steps that make a change of method worth it."""
+PATIENCE = 32
+"""Attempts between two looks at whether accepted steps have become too small."""
+LANDED = 1 - 1e-12
+STEPS = 100
+"""Equal steps of a method without an error estimate, where nothing is said."""
+EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass
+class Rows:
+    """The rows under way, b of them; (b, 1) in float64 but for y, first (b, N), ids, status (b,) and at (b, K).
+
+    s: where they are, h: the step to try, as parts of their span; 0 where a row is done for. log1, log2: logarithms of
+    the errors of the last two steps; most: the largest error so far; limited: steps in a row that stability limits.
+    """
+
+    ids: Tensor
+    status: Tensor
+    t0: Tensor
+    span: Tensor
+    at: Tensor
+    s: Tensor
+    h: Tensor
+    y: Tensor
+    first: Tensor
+    log1: Tensor
+    log2: Tensor
+    most: Tensor
+    limited: Tensor
+
+    def take(self, keep: Tensor) -> None:
+        """Only these rows from here on."""
+        for f in fields(self):
+            setattr(self, f.name, getattr(self, f.name).index_select(0, keep))
+
+
+class Integration:
+    """The state of a run; `run` once for each method of a ladder, each takes the rows that the one before gave up."""
+
+    def __init__(
+        self, problem: OdeProblem, a: Inputs, y0: Tensor, places: Places, control: Control, tape: Tape | None
+    ) -> None:
+        self.problem, self.a, self.control, self.tape = problem, a, control, tape
+        self.places, self.y0 = places, y0
+        B, device = y0.shape[0], y0.device
+        self.rtol, self.atol = control.tolerances(y0.dtype)
+        self.end = y0.clone()
+        self.s = torch.zeros(B, 1, dtype=torch.float64, device=device)
+        self.status = torch.full((B,), RUNNING, device=device)
+        self.steps, self.nfe, self.rung = (torch.zeros(B, dtype=torch.int64, device=device) for _ in range(3))
+        self.error = torch.zeros(B, 1, dtype=torch.float64, device=device)
+        self.inner = bool(((places.at > 0) & (places.at < 1)).any())
+        self.out = y0.unsqueeze(1).expand(B, places.at.shape[1], y0.shape[1]).clone() if self.inner else None
+        self.filled = places.at <= 0
+        bad = ~(y0.isfinite().all(1) & places.span.isfinite() & places.t0.isfinite() & places.at.isfinite().all(1))
+        for x, rank in zip(a, problem.ranks, strict=True):
+            if x.dim() > rank and x.is_floating_point():
+                bad = bad | ~x.reshape(B, -1).isfinite().all(1)
+        still = places.span == 0
+        self.s.masked_fill_(still.unsqueeze(1), 1.0)
+        self.status.masked_fill_(still, CONVERGED)
+        self.status.masked_fill_(bad, int(Outcome.NOT_FINITE))
+        self.status.masked_fill_(~bad & (places.at < 0).any(1), int(Outcome.OUTSIDE))
+
+    def run(self, method: Method, rung: int, *, last: bool) -> None:
+        """Integrate the rows without a verdict; unless it is the last method, stiff rows are left to the next."""
+        ids = (self.status == RUNNING).nonzero().view(-1)
+        b = len(ids)
+        if b == 0:
+            return
+        a = self.a if b == len(self.status) else self.problem.rows(self.a, ids)
+        rows = self._begin(method, ids, a)
+        self.rung[ids] = rung
+        attempts, refused = 0, False
+        while True:
+            attempts += 1
+            going, refused = self._attempt(method, rows, a, attempts, last, refused)
+            if not going:
+                break
+            b = len(rows.ids)
+            if going < b and (going <= 0.75 * b or b <= 8 or refused):
+                alive = (rows.s < 1) & (rows.h > 0)
+                self._settle(method, rows, attempts)
+                rows.take(alive.view(-1).nonzero().view(-1))
+                a = self.problem.rows(self.a, rows.ids)
+        self._settle(method, rows, attempts)
+        self.status[(self.status == int(Outcome.STIFF)) & (not last)] = RUNNING
+
+    def result(self) -> Ended:
+        """After the last method."""
+        y = self.end.unsqueeze(1)
+        if self.out is not None:
+            y = torch.where(((self.places.at >= 1) | ~self.filled).unsqueeze(-1), y, self.out)
+        elif bool(self.filled.any()):
+            y = torch.where((self.places.at <= 0).unsqueeze(-1), self.y0.unsqueeze(1), y)
+        else:
+            y = y.expand(-1, self.places.at.shape[1], -1)
+        time = self.places.t0 + self.s[:, 0] * self.places.span
+        return Ended(y, self.end, self.status, self.steps, self.error[:, 0], self.nfe, time, self.rung)
+
+    # -- pieces --------------------------------------------------------------------------------------------------------
+
+    def _adapts(self, method: Method) -> bool:
+        """Whether steps follow the error; else they are equal."""
+        return method.control > 0 and self.control.dt is None and self.control.steps is None
+
+    def _begin(self, method: Method, ids: Tensor, a: Inputs) -> Rows:
+        y, s = self.end[ids], self.s[ids]
+        t0, span = self.places.t0[ids].unsqueeze(1), self.places.span[ids].unsqueeze(1)
+        t = (t0 + s * span).to(y.dtype)[:, 0]
+        first = method.first(self.problem, t, y, a)
+        self.nfe[ids] += 1
+        control = self.control
+        if control.dt is not None:
+            h = control.dt / span.abs()
+        elif not self._adapts(method):
+            h = torch.full_like(s, 1.0 / (control.steps or STEPS))
+        elif control.dt0 is not None:
+            h = control.dt0 / span.abs()
+        else:
+            h = first_step(self.problem, method, a, t, span.to(y.dtype), y, first, self.rtol, self.atol)
+            self.nfe[ids] += 1
+        zero = torch.zeros_like(s)
+        return Rows(
+            ids, self.status[ids], t0, span, self.places.at[ids], s, h, y, first, zero, zero, self.error[ids], zero
+        )
+
+    def _attempt(
+        self, method: Method, rows: Rows, a: Inputs, attempts: int, last: bool, refused: bool
+    ) -> tuple[int, bool]:
+        """One step of every row: (how many go on, whether one was refused). One host synchronisation."""
+        dtype, adapts = rows.y.dtype, self._adapts(method)
+        lands = self.inner and method.interpolant is None
+        target = torch.where(rows.at > rows.s, rows.at, 1.0).amin(1, keepdim=True) if lands else None
+        s = rows.s + rows.h
+        s = torch.where(s >= LANDED, 1.0, s) if target is None else torch.where(s >= target * LANDED, target, s)
+        h = s - rows.s
+        t, H = torch.addcmul(rows.t0, rows.s, rows.span).to(dtype)[:, 0], (h * rows.span).to(dtype)
+        step = method.step(self.problem, a, t, H, rows.y, rows.first)
+        log = None
+        if adapts:
+            ratio = scaled_error(step, rows.y, self.rtol, self.atol, self.problem.measured)
+            good, log = ratio <= 1, ratio.clamp(min=1e-10).log_()
+            rows_h = h * growth((log, rows.log1, rows.log2), self.control.controller, method.control)
+            if target is not None:  # a step cut short to land says little of the next
+                rows_h = torch.where(good, torch.maximum(rows_h, rows.h), rows_h)
+            if step.stiffness is not None and method.limit is not None:
+                most = h * (method.limit / step.stiffness)
+                if not last:
+                    rows.limited = (rows.limited + 1) * (rows_h > most)
+                rows_h = torch.fmin(rows_h, most)
+        else:
+            ratio, good = rows.most, step.y.isfinite().all(1, keepdim=True)
+            rows_h = rows.h
+        counts = [good.sum(), (good & (s >= 1)).sum() if refused else (s >= 1).sum()]
+        mask = None
+        if self.inner and target is None:
+            mask = (rows.at > rows.s) & (rows.at <= s) & (rows.at < 1) & good
+            counts.append(mask.sum())
+        if not last and step.stiffness is not None:
+            counts.append((rows.limited >= STIFF_AFTER).sum())
+        found = torch.stack(counts).tolist()
+        b, taken, done = len(rows.ids), found[0], found[1]
+        if mask is not None and found[2] == 0:
+            mask = None
+        if taken:
+            asked = None if mask is None else self._interpolated(method, rows, step, mask, h)
+            self._record(method, rows, step, s, t, H, None if taken == b else good, asked)
+            if target is not None:
+                self._landed(rows, s, step, good)
+        stiff = not last and step.stiffness is not None and found[-1] > 0
+        if taken == b and not refused:
+            rows.y, rows.first, rows.s, rows.h = step.y, step.last, s, rows_h
+            if adapts:
+                rows.most = torch.maximum(rows.most, ratio)
+                rows.log1, rows.log2 = log if log is not None else rows.log1, rows.log1
+            going = b - done
+        else:
+            going = self._mixed(method, rows, step, s, h, rows_h, ratio, log, good)
+        if stiff:
+            gone = (rows.limited >= STIFF_AFTER) & (1 - rows.s > WORTH * rows.h) & (rows.h > 0)
+            self._stop(rows, gone, torch.full_like(rows.status, int(Outcome.STIFF)))
+            going = int(((rows.s < 1) & (rows.h > 0)).sum())
+        if going and adapts and attempts % PATIENCE == 0:
+            self._stop(rows, self._small(rows), self._why(rows))
+            going = int(((rows.s < 1) & (rows.h > 0)).sum())
+        if going and attempts >= self.control.max_steps:
+            self._stop(rows, (rows.s < 1) & (rows.h > 0), torch.full_like(rows.status, int(Outcome.MAX_STEPS)))
+            going = 0
+        return going, taken < b
+
+    def _mixed(
+        self,
+        method: Method,
+        rows: Rows,
+        step: Step,
+        s: Tensor,
+        h: Tensor,
+        new: Tensor,
+        ratio: Tensor,
+        log: Tensor | None,
+        good: Tensor,
+    ) -> int:
+        """The new state where some rows were refused, now or before. How many go on."""
+        before = rows.h
+        rows.y, rows.first = torch.where(good, step.y, rows.y), torch.where(good, step.last, rows.first)
+        rows.s = torch.where(good, s, rows.s)
+        if log is not None:
+            again = h * growth((log, log, log), "i", method.control).clamp(max=0.9)
+            rows.h = torch.where(good, new, again)
+            rows.most = torch.maximum(rows.most, torch.where(good, ratio, 0.0))
+            rows.log1, rows.log2 = torch.where(good, log, rows.log1), torch.where(good, rows.log1, rows.log2)
+            small, why = ~good & self._small(rows), self._why(rows)
+        else:
+            small, why = ~good, torch.full_like(rows.status, int(Outcome.DIVERGED))
+        self._stop(rows, small & (before > 0), why)
+        return int(((rows.s < 1) & (rows.h > 0)).sum())
+
+    def _small(self, rows: Rows) -> Tensor:
+        """Whether the next step is too small to be taken, (b, 1)."""
+        small = rows.s + rows.h <= rows.s * (1 + 2 * EPS)
+        if self.control.min_step is not None:
+            small = small | (rows.h * rows.span.abs() < self.control.min_step)
+        return small & (rows.s < 1) & (rows.h > 0)
+
+    def _why(self, rows: Rows) -> Tensor:
+        """Of a row whose steps have become too small: DIVERGED where its state has grown, (b,)."""
+        grown = torch.linalg.vector_norm(rows.y, dim=1)
+        size = torch.linalg.vector_norm(self.y0[rows.ids], dim=1)
+        return torch.where(grown > 1e3 * (1 + size), int(Outcome.DIVERGED), int(Outcome.STEP_UNDERFLOW))
+
+    def _stop(self, rows: Rows, gone: Tensor, why: Tensor) -> None:
+        """Rows that go no further."""
+        rows.status = torch.where(gone[:, 0], why, rows.status)
+        rows.h = torch.where(gone, 0.0, rows.h)
+
+    def _landed(self, rows: Rows, s: Tensor, step: Step, good: Tensor) -> None:
+        """Outputs at which a step ended."""
+        assert self.out is not None
+        hit = (rows.at == s) & good & (rows.at < 1)
+        self.out[rows.ids] = torch.where(hit.unsqueeze(-1), step.y.unsqueeze(1), self.out[rows.ids])
+        self.filled[rows.ids] |= hit
+
+    def _interpolated(
+        self, method: Method, rows: Rows, step: Step, mask: Tensor, h: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs inside a step: (rows, columns, θ)."""
+        assert self.out is not None
+        assert method.interpolant is not None
+        assert step.K is not None
+        r, c = mask.nonzero().unbind(1)
+        theta = ((rows.at[r, c] - rows.s[r, 0]) / h[r, 0]).to(rows.y.dtype)
+        weights = interpolate(method.interpolant, theta, rows.y)
+        self.out[rows.ids[r], c] = rows.y[r] + (weights.unsqueeze(-1) * step.K[:, r]).sum(0)
+        self.filled[rows.ids[r], c] = True
+        return r, c, theta
+
+    def _record(
+        self,
+        method: Method,
+        rows: Rows,
+        step: Step,
+        s: Tensor,
+        t: Tensor,
+        H: Tensor,
+        good: Tensor | None,
+        asked: tuple[Tensor, Tensor, Tensor] | None,
+    ) -> None:
+        """Put the step on the tape; `good`: of these rows only."""
+        if self.tape is None:
+            return
+        ids = rows.ids if len(rows.ids) < len(self.status) else None
+        y, Z, snapshots = rows.y, step.Z, self.tape.budget is not None
+        if snapshots:
+            y, Z = self.end.index_copy(0, rows.ids, y), None
+        if good is not None:
+            keep = good[:, 0].nonzero().view(-1)
+            ids, s, t, H = rows.ids[keep], s[keep], t[keep], H[keep]
+            y, Z = y if snapshots else y[keep], None if Z is None else Z[:, keep]
+            asked = None if asked is None else ((good[:, 0].cumsum(0) - 1)[asked[0]], *asked[1:])
+        entry = Taken(method, ids, s, t, H, y, Z, asked)
+        self.tape.append(entry)
+
+    def _settle(self, method: Method, rows: Rows, attempts: int) -> None:
+        """Write back the rows that are finished or done for."""
+        gone = ((rows.s >= 1) | (rows.h <= 0)).view(-1).nonzero().view(-1)
+        ids = rows.ids[gone]
+        self.end[ids], self.s[ids], self.error[ids] = rows.y[gone], rows.s[gone], rows.most[gone]
+        self.status[ids] = torch.where(rows.s[gone, 0] >= 1, CONVERGED, rows.status[gone])
+        self.steps[ids] += attempts
+        self.nfe[ids] += attempts * method.evaluations
+
+
+def integrate(
+    problem: OdeProblem,
+    methods: tuple[Method, ...],
+    a: Inputs,
+    y0: Tensor,
+    places: Places,
+    control: Control,
+    tape: Tape | None = None,
+) -> Ended:
+    """Solve dy/dt = f from y0 (B, N) at `places`. Rows that the first method finds stiff go on with the next.
+
+    Nothing is differentiated; `tape` records the steps. Cost: one host synchronisation a step.
+    """
+    run = Integration(problem, a, y0, places, control, tape)
+    for k, method in enumerate(methods):
+        run.run(method, k, last=k == len(methods) - 1)
+    return run.result()

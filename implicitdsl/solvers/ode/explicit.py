@@ -1,0 +1,164 @@
+"""A step of an explicit Runge–Kutta method, and its transpose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..problem import Inputs
+from .method import Method, Step
+from .problem import OdeProblem
+from .tableau import Row, Tableau
+
+LIMIT = 2.8
+"""|h| ρ stays below: the discrete adjoint of steps at the border of stability amplifies what the states damp."""
+
+_coefficients: dict[Any, Any] = {}
+
+
+@dataclass(frozen=True)
+class Explicit(Method):
+    """The method of a tableau. Cost: `tableau.stages` evaluations a step."""
+
+    tableau: Tableau
+
+    @property
+    def control(self) -> int:
+        return self.tableau.control
+
+    @property
+    def order(self) -> int:
+        return self.tableau.order
+
+    @property
+    def evaluations(self) -> int:
+        return self.tableau.stages
+
+    @property
+    def interpolant(self) -> tuple[Row, ...] | None:
+        return self.tableau.interpolant
+
+    @property
+    def limit(self) -> float | None:
+        return LIMIT if self.tableau.same_time else None
+
+    def step(self, problem: OdeProblem, a: Inputs, t: Tensor, H: Tensor, y: Tensor, first: Tensor) -> Step:
+        rows, error, low, _ = coefficients(self.tableau, y)
+        count, (b, n) = self.tableau.stages, y.shape
+        K, Z = y.new_empty(count + 1, b, n), y.new_empty(count + 1, b, n)
+        flat, base, last = K.view(count + 1, -1), y.reshape(1, -1), first
+        states, rates = Z.unbind(0), K.unbind(0)
+        states[0].copy_(y)
+        torch.mul(first, H, out=rates[0])
+        moving = None if problem.autonomous else H[:, 0]
+        for i, c in enumerate(self.tableau.c):
+            torch.addmm(base, rows[i], flat[: i + 1], out=states[i + 1].view(1, -1))
+            last = problem.rate(t if moving is None else t + c * moving, states[i + 1], *a)
+            torch.mul(last, H, out=rates[i + 1])
+        found = Step(states[-1], last, K=K, Z=Z)
+        if error is None:
+            return found
+        found = found._replace(error=torch.mm(error, flat).view(b, n))
+        if low is not None:
+            found = found._replace(low=torch.mm(low, flat).view(b, n))
+        return found._replace(stiffness=_stiffness(K, Z, problem.measured)) if self.limit is not None else found
+
+    def smooth(self, problem: OdeProblem, a: Inputs, t: Tensor, H: Tensor, y: Tensor, first: Tensor) -> Step:
+        K, Z = [first * H], [y]
+        last = first
+        for c, row in zip(self.tableau.c, self.tableau.weights, strict=True):
+            total = y
+            for j, w in row:
+                total = total + w * K[j]
+            Z.append(total)
+            last = problem.rate(t if problem.autonomous else t + c * H[:, 0], total, *a)
+            K.append(last * H)
+        error, low = (None if w is None else combined(w, K) for w in (self.tableau.error, self.tableau.low))
+        found = Step(Z[-1], last, error, low, torch.stack(K))
+        return found._replace(stiffness=_stiffness(K, Z, problem.measured)) if self.limit is not None else found
+
+    def times(self, t: Tensor, H: Tensor) -> Tensor:
+        """Times of all stages, (s + 1, b)."""
+        c = torch.tensor((0.0, *self.tableau.c), dtype=t.dtype, device=t.device)
+        return torch.addcmul(t, c.unsqueeze(1), H[:, 0])
+
+    def states(self, problem: OdeProblem, a: Inputs, t: Tensor, H: Tensor, y: Tensor) -> Tensor:
+        """Z of the step, computed again."""
+        found = self.step(problem, a, t, H, y, problem.rate(t, y, *a)).Z
+        assert found is not None
+        return found
+
+    def transpose(
+        self,
+        problem: OdeProblem,
+        a: Inputs,
+        t: Tensor,
+        H: Tensor,
+        Z: Tensor,
+        u: Tensor,
+        dense: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """(cotangent of y, cotangents of the stages' rates (s, b, N)) for that of the new state, u.
+
+        `dense` (s, b, N): what interpolated outputs add to the cotangents of the stages' rates, over H.
+        """
+        rows = coefficients(self.tableau, u)[3]
+        count, (b, n) = self.tableau.stages, u.shape
+        held = u.new_empty(count + 1, b, n)
+        flat, back = held.view(count + 1, -1), held.unbind(0)
+        bars = u.new_zeros(count + 1, b, n) if dense is not None else u.new_empty(count, b, n)
+        moving = None if problem.autonomous else H[:, 0]
+        back[0].copy_(u)
+        times = (0.0, *self.tableau.c)
+        if dense is not None:
+            torch.mul(dense[count], H, out=bars[count])
+            at = t if moving is None else t + moving
+            back[0].add_(problem.pull_state(at, Z[count], bars[count], a))
+        each = bars.unbind(0)
+        for q, j in enumerate(range(count - 1, -1, -1)):
+            bar = each[j]
+            torch.mm(rows[j], flat[: q + 1], out=bar.view(1, -1))
+            if dense is not None:
+                bar.add_(dense[j])
+            bar.mul_(H)
+            at = t if moving is None else t + times[j] * moving
+            back[q + 1].copy_(problem.pull_state(at, Z[j], bar, a))
+        return held.sum(0), bars
+
+
+def combined(weights: Row, K: list[Tensor]) -> Tensor:
+    """Σ w_i K_i."""
+    return sum((w * k for w, k in zip(weights[1:], K[1:], strict=True) if w), weights[0] * K[0])
+
+
+def _stiffness(K: Tensor | list[Tensor], Z: Tensor | list[Tensor], measured: int | None) -> Tensor:
+    """|h| ρ = ‖K_last − K_before‖ / ‖Z_last − Z_before‖ of stages at one time, (b, 1); NaN where they are equal
+    (Hairer & Wanner II, §IV.2).
+    """
+    apart, change = Z[-1] - Z[-2], K[-1] - K[-2]
+    if measured is not None:
+        apart, change = apart[:, :measured], change[:, :measured]
+    return torch.linalg.vector_norm(change, dim=-1, keepdim=True) / torch.linalg.vector_norm(
+        apart, dim=-1, keepdim=True
+    )
+
+
+def coefficients(tableau: Tableau, like: Tensor) -> tuple[list[Tensor], Tensor | None, Tensor | None, list[Tensor]]:
+    """Rows of a, error, low, and for each stage j the column (b_j, a_{s-1,j}, …, a_{j+1,j}) of the transpose."""
+    key = (tableau.name, like.dtype, like.device)
+    found = _coefficients.get(key)
+    if found is None:
+
+        def row(values: Row | list[float]) -> Tensor:
+            return torch.tensor([values], dtype=like.dtype, device=like.device)
+
+        a, count = tableau.a, tableau.stages
+        back = [row([a[-1][j], *(a[i - 1][j] for i in range(count - 1, j, -1))]) for j in range(count)]
+        error = None if tableau.error is None else row(tableau.error)
+        low = None if tableau.low is None else row(tableau.low)
+        found = ([row(r) for r in a], error, low, back)
+        _coefficients[key] = found
+    return found

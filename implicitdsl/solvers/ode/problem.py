@@ -1,0 +1,104 @@
+"""What an integrator is given: a batched right-hand side with the derivatives that are known in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..problem import Inputs
+
+Rate = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class OdeProblem:
+    """dy/dt = f(t, y; a) for a batch of independent rows: t (B,), y (B, N).
+
+    Every callable depends on nothing else that is differentiated. What is missing is derived from `rate` by autograd.
+
+    rate         (t, y, *a) -> f (B, N)
+    ranks        core rank of each a_i: it has that many dimensions (shared by the batch) or a leading B before them
+    pull         (t, y, u, *a) -> (∂f/∂y)ᵀ u
+    pull_inputs  (t, y, u, *a) -> tuple of (∂f/∂a_i)ᵀ u in the shape of a_i, summed over the rows where it is shared
+    jacobian     (t, y, *a) -> ∂f/∂y (B, N, N), or (N, N) where all rows share it
+    drift        (t, y, *a) -> ∂f/∂t (B, N)
+    autonomous   f does not contain t
+    measured     only the first so many entries are in the error norm; the others are integrals that feed nothing back
+    """
+
+    rate: Rate
+    ranks: tuple[int, ...] = ()
+    pull: Rate | None = None
+    pull_inputs: Callable[..., tuple[Tensor | None, ...]] | None = None
+    jacobian: Rate | None = None
+    drift: Rate | None = None
+    autonomous: bool = False
+    measured: int | None = None
+
+    def rows(self, a: Inputs, rows: Tensor) -> Inputs:
+        """The inputs of some rows."""
+        return tuple(x.index_select(0, rows) if x.dim() > r else x for x, r in zip(a, self.ranks, strict=True))
+
+    def pull_state(self, t: Tensor, y: Tensor, u: Tensor, a: Inputs) -> Tensor:
+        """(∂f/∂y)ᵀ u, (B, N). Not differentiable itself where it comes from autograd."""
+        if self.pull is not None:
+            return self.pull(t, y, u, *a)
+        with torch.enable_grad():
+            at = y.detach().requires_grad_()
+            value = self.rate(t, at, *a)
+        if not value.requires_grad:
+            return torch.zeros_like(y)
+        return torch.autograd.grad(value, at, u, materialize_grads=True)[0]
+
+    def pull_parameters(self, t: Tensor, y: Tensor, u: Tensor, a: Inputs) -> tuple[Tensor | None, ...]:
+        """(∂f/∂a_i)ᵀ u in the shape of a_i; None where it has no gradient."""
+        if self.pull_inputs is not None:
+            return self.pull_inputs(t, y, u, *a)
+        wanted = [i for i, x in enumerate(a) if x.is_floating_point()]
+        with torch.enable_grad():
+            cut = [x.detach().requires_grad_(i in wanted) for i, x in enumerate(a)]
+            value = self.rate(t, y.detach(), *cut)
+        found: list[Tensor | None] = [None] * len(a)
+        if value.requires_grad and wanted:
+            pulled = torch.autograd.grad(value, [cut[i] for i in wanted], u, allow_unused=True)
+            for i, g in zip(wanted, pulled, strict=True):
+                found[i] = g
+        return tuple(found)
+
+    def matrix(self, t: Tensor, y: Tensor, a: Inputs) -> Tensor:
+        """∂f/∂y (B, N, N). N products of a row vector with the Jacobian where there is no closed form."""
+        if self.jacobian is not None:
+            J = self.jacobian(t, y, *a)
+            return J.expand(y.shape[0], *J.shape[-2:]) if J.dim() == 2 else J
+        create = torch.is_grad_enabled()
+        with torch.enable_grad():
+            at = y if y.requires_grad else y.detach().requires_grad_()
+            value = self.rate(t, at, *a)
+            if not value.requires_grad:
+                return y.new_zeros(*y.shape, y.shape[1])
+            rows = [
+                torch.autograd.grad(value[:, i].sum(), at, create_graph=create, retain_graph=True, allow_unused=True)[0]
+                for i in range(y.shape[1])
+            ]
+        return torch.stack([torch.zeros_like(y) if r is None else r for r in rows], 1)
+
+    def time_derivative(self, t: Tensor, y: Tensor, a: Inputs) -> Tensor | None:
+        """∂f/∂t (B, N); None where f does not contain t."""
+        if self.autonomous:
+            return None
+        if self.drift is not None:
+            return self.drift(t, y, *a)
+        create = torch.is_grad_enabled()
+        with torch.enable_grad():
+            at = t if t.requires_grad else t.detach().requires_grad_()
+            value = self.rate(at, y, *a)
+            if not value.requires_grad:
+                return None
+            columns = [
+                torch.autograd.grad(value[:, i].sum(), at, create_graph=create, retain_graph=True, allow_unused=True)[0]
+                for i in range(y.shape[1])
+            ]
+        return torch.stack([torch.zeros_like(t) if c is None else c for c in columns], 1)

@@ -1,0 +1,93 @@
+"""The steps that were taken, taken again by differentiable operations: what autograd and every transform may act on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..problem import Inputs
+from .method import Method
+from .problem import OdeProblem
+from .trajectory import Taken, interpolate
+
+
+class Segment(NamedTuple):
+    """Steps of one method. nodes (B, S + 1): parts of the span between which the steps lie, float64; where a row took
+    no step the node is repeated.
+    """
+
+    method: Method
+    nodes: Tensor
+
+
+def segments(entries: Sequence[Taken], methods: Sequence[Method], rows: int, device: torch.device) -> list[Segment]:
+    """The steps of a tape, one segment a method (with one node where it took none)."""
+    found: list[Segment] = []
+    node = torch.zeros(rows, dtype=torch.float64, device=device)
+    for method in methods:
+        nodes = [node]
+        for e in entries:
+            if e.method is not method:
+                continue
+            end = e.end[:, 0]
+            node = end if e.ids is None else node.index_copy(0, e.ids, end)
+            nodes.append(node)
+        found.append(Segment(method, torch.stack(nodes, 1)))
+    return found
+
+
+def replay(
+    problem: OdeProblem, taken: Sequence[Segment], a: Inputs, y0: Tensor, t0: Tensor, ts: Tensor, at: Tensor
+) -> Tensor:
+    """States (B, K, N) at the times ts (B, K), which lie at the parts `at` of the span; the last of them ends it.
+
+    Differentiable in a, y0, t0 and ts to any order: steps stay the same parts of the span.
+    Cost: every step once more, with memory for all of them; finished rows are carried along.
+    """
+    begin, times = t0.double(), ts.double()
+    furthest = (at >= 1).to(torch.int64).argmax(1, keepdim=True)
+    span = times.gather(1, furthest)[:, 0] - begin
+    inner = at.shape[1] > 1
+    y = y0
+    out = y0.unsqueeze(1).expand(y0.shape[0], at.shape[1], y0.shape[1])
+    for method, nodes in taken:
+        steps = nodes.shape[1] - 1
+        if steps == 0:
+            continue
+        s = nodes[:, 0]
+        first = method.first(problem, (begin + s * span).to(y.dtype), y, a)
+        for j in range(steps):
+            end = nodes[:, j + 1]
+            if inner and method.interpolant is None:  # an output time is where this step ends
+                hit = (at == end.unsqueeze(1)) & (at < 1)
+                place = hit.to(torch.int64).argmax(1, keepdim=True)
+                there = (times.gather(1, place)[:, 0] - begin) / torch.where(span == 0, 1.0, span)
+                end = torch.where(hit.any(1), there, end)
+            h = (end - s).unsqueeze(1)
+            t, H = (begin + s * span).to(y.dtype), (h * span.unsqueeze(1)).to(y.dtype)
+            step = method.smooth(problem, a, t, H, y, first)
+            moved = nodes[:, j + 1] > nodes[:, j]
+            if inner:
+                mask = (at > nodes[:, j : j + 1]) & (at <= nodes[:, j + 1 : j + 2]) & (at < 1)
+                value = step.y.unsqueeze(1)
+                if method.interpolant is not None:
+                    assert step.K is not None
+                    gone = (times - begin.unsqueeze(1)) - (s * span).unsqueeze(1)
+                    theta = (gone / torch.where(mask, h * span.unsqueeze(1), 1.0)).to(y.dtype)
+                    theta = torch.where(mask, theta, 0.0)
+                    weights = interpolate(method.interpolant, theta.reshape(-1), y).unflatten(1, theta.shape)
+                    value = y.unsqueeze(1) + torch.einsum("sbk,sbn->bkn", weights, step.K)
+                out = torch.where(mask.unsqueeze(-1), value, out)
+            y = torch.where(moved.unsqueeze(1), step.y, y)
+            first = torch.where(moved.unsqueeze(1), step.last, first)
+            s = end
+    reached = at >= 1 if not inner else (at >= 1) | ((at > 0) & (at > _last(taken).unsqueeze(1)))
+    return torch.where(reached.unsqueeze(-1), y.unsqueeze(1), out)
+
+
+def _last(taken: Sequence[Segment]) -> Tensor:
+    """Where each row stopped."""
+    return taken[-1].nodes[:, -1]
