@@ -10,6 +10,7 @@ from implicitdsl.ir.printer import show
 from .context import Context
 from .dependence import varying
 from .elementwise import elementwise
+from .sylvester import two_sided
 
 # Linear in their one argument, or in each argument together.
 _LINEAR = frozenset(
@@ -58,7 +59,7 @@ def is_affine(e: Expr, unknowns: frozenset[Expr], context: Context) -> bool:
 
 
 def affine(system: System, context: Context) -> Fact:
-    """`affine`: "diagonal", "dense" or "sylvester" (A Z B terms of a matrix unknown); None with the nonlinear part."""
+    """`affine`: "diagonal", "dense" or "sylvester" (see `two_sided`); None with the nonlinear part."""
     unknowns = frozenset(system.unknowns)
     names = ", ".join(show(u) for u in system.unknowns)
     for residual in system.residual:
@@ -67,14 +68,8 @@ def affine(system: System, context: Context) -> Fact:
             return Fact("affine", None, (f"{show(found)} is not affine in {names}",))
     if elementwise(system, context).value is not None:
         kind, why = "diagonal", "and every entry is an equation of its own"
-    elif len(system.unknowns) == 1 and system.unknowns[0].rank == 2 and _multiplied(system, unknowns):
-        kind, why = "sylvester", "a matrix unknown multiplied by matrices from the left or right"
+    elif (parts := two_sided(system)) is not None:
+        kind, why = "sylvester", f"a matrix between matrices: the terms are {parts.shown(names)}"
     else:
         kind, why = "dense", "its coefficients are a matrix"
     return Fact("affine", kind, (f"every term contains {names} at most linearly", why))
-
-
-def _multiplied(system: System, unknowns: frozenset[Expr]) -> bool:
-    """Whether the matrix unknown meets only products by matrices, sums and scalings."""
-    allowed = ("neg", "add", "matmul", "transpose", "mul", "div", "sym")
-    return all(e.op in allowed for e in varying(system.residual, unknowns))

@@ -17,11 +17,14 @@ from ..solvers.gmres import Gmres
 from ..solvers.loop import Solver
 from ..solvers.picard import Picard
 from ..solvers.problem import Inputs, RootProblem
+from ..solvers.schur import Schur, SchurFactor
 from ..solvers.verdict import CONVERGED, SINGULAR, Solved
 from .failure import Failures, report_unsolved
 from .linear_solve import linear_solve, reported
 from .operator_solve import Operator, operator_solve
 from .rules import merge, outer_levels, plain, primal, split
+
+AnyFactor = Factor | SchurFactor
 
 DENSE_LIMIT = 256
 """Unknowns up to which J in closed form is factored in the backward pass (64 beside a fixed-point solver)."""
@@ -53,6 +56,8 @@ class Solve:
         if self.backward.solver is not None:
             return self.backward.solver
         first = forward.rungs[0] if isinstance(forward, Cascade) else forward
+        if problem.sylvester is not None and isinstance(first, Schur):
+            return first
         slow = isinstance(first, Picard | Anderson)
         limit = (64 if slow else DENSE_LIMIT) if problem.jacobian is not None else 16
         if isinstance(first, Picard) and problem.jacobian is not None:
@@ -99,7 +104,9 @@ def _solved(outputs: tuple[Tensor, ...]) -> Solved:
     return Solved(z.detach(), status, iterations, residual, nfe, _factor(kept), rung)
 
 
-def _factor(kept: Any) -> Factor | None:
+def _factor(kept: Any) -> AnyFactor | None:
+    if len(kept) == len(SchurFactor._fields):
+        return SchurFactor(*kept)
     return Factor(kept[0], kept[1] if len(kept) > 1 else None) if kept else None
 
 
@@ -165,7 +172,7 @@ class _RootPlain(torch.autograd.Function):
 
 
 def _cotangents(
-    spec: Solve, z: Tensor, status: Tensor, a: Inputs, g: Tensor, factor: Factor | None, *, whole: bool = False
+    spec: Solve, z: Tensor, status: Tensor, a: Inputs, g: Tensor, factor: AnyFactor | None, *, whole: bool = False
 ) -> list[Tensor | None]:
     """Those of the inputs, given that of z. `whole`: every row is known to have a derivative."""
     bad = None
@@ -205,16 +212,18 @@ class _Root(_RootReverse):
         return (*values, *outputs[6:]), (*dims, *(None for _ in outputs[6:]))
 
 
-def _adjoint(spec: Solve, z: Tensor, a: Inputs, g: Tensor, factor: Factor | None) -> Tensor:
+def _adjoint(spec: Solve, z: Tensor, a: Inputs, g: Tensor, factor: AnyFactor | None) -> Tensor:
     """u = J⁻ᵀ g. First-order backward with a kept factor forms no Jacobian: two substitutions and one pullback."""
     first_order = not torch.is_grad_enabled()
-    if first_order and factor is not None and spec.backward.solver is None and not torch.compiler.is_compiling():
+    usable = factor is not None and (plain() or isinstance(factor, Factor))
+    if first_order and usable and spec.backward.solver is None and not torch.compiler.is_compiling():
+        assert factor is not None
         u = factor.solve(g, transposed=True)
         return u + factor.solve(g - spec.problem.pull(z, a)(u), transposed=True)
     return _system(spec, z, a, g, factor, transposed=True)
 
 
-def _system(spec: Solve, z: Tensor, a: Inputs, b: Tensor, factor: Factor | None, transposed: bool) -> Tensor:
+def _system(spec: Solve, z: Tensor, a: Inputs, b: Tensor, factor: AnyFactor | None, transposed: bool) -> Tensor:
     """x with Jᵀ x = b or J x = b at (z, a), differentiable in z, a and b."""
     method = spec.linear_solver(z.shape[-1], factor is not None)
     if method is not None:
@@ -223,14 +232,14 @@ def _system(spec: Solve, z: Tensor, a: Inputs, b: Tensor, factor: Factor | None,
     if spec.problem.diagonal:
         dead = reported(jacobian == 0, spec.failures).expand_as(b)
         return torch.where(dead, 0.0, b) / torch.where(dead, 1.0, jacobian)
-    if factor is not None and factor.pivots is None:
+    if not isinstance(factor, Factor) or factor.pivots is None:
         factor = None
     return linear_solve(jacobian, b, transposed=transposed, factor=factor, failures=spec.failures)
 
 
 def _screened(
-    spec: Solve, status: Tensor, z: Tensor, a: Inputs, g: Tensor, factor: Factor | None
-) -> tuple[Tensor, Tensor, Inputs, Tensor, Factor | None]:
+    spec: Solve, status: Tensor, z: Tensor, a: Inputs, g: Tensor, factor: AnyFactor | None
+) -> tuple[Tensor, Tensor, Inputs, Tensor, AnyFactor | None]:
     """Take rows without a derivative out of a backward pass: zero cotangent, and a good row's numbers in their place.
 
     These are rows that end as SINGULAR, hold NaN or infinity, or found no solution and have a singular factor.
@@ -254,7 +263,7 @@ def _screened(
 
     a = tuple(cured(x) if x.ndim > rank else x for x, rank in zip(a, spec.problem.ranks, strict=True))
     if factor is not None and not factor.shared:
-        factor = Factor(cured(factor.lu), None if factor.pivots is None else cured(factor.pivots))
+        factor = type(factor)(*(None if t is None else cured(t) for t in factor))  # pyright: ignore[reportArgumentType]
     return bad, cured(z), a, torch.where(bad.unsqueeze(-1), 0.0, g), factor
 
 

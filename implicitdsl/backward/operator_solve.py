@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -62,7 +62,15 @@ def transposed_system(problem: RootProblem) -> RootProblem:
 
         return RootProblem(residual, advance, pushforward=lambda u, *_: pull(), affine=True)
 
-    return RootProblem(hoist=kept(hoist), ranks=(1, 1, *problem.ranks), affine=True, precision=problem.precision)
+    sides = problem.sylvester
+
+    def flipped(_z: Tensor, _g: Tensor, *a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        assert sides is not None
+        left, right, weights = sides(*a)
+        return left.mT, right.mT, weights
+
+    made = RootProblem(hoist=kept(hoist), ranks=(1, 1, *problem.ranks), affine=True, precision=problem.precision)
+    return made if sides is None else replace(made, sylvester=flipped)
 
 
 def forward_system(problem: RootProblem) -> RootProblem:
@@ -72,7 +80,9 @@ def forward_system(problem: RootProblem) -> RootProblem:
         push = problem.at(a).push(z, a)
         return RootProblem(lambda x, *_: push(x) - b, pushforward=lambda x, *_: push, affine=True)
 
-    return RootProblem(hoist=kept(hoist), ranks=(1, 1, *problem.ranks), affine=True, precision=problem.precision)
+    sides = problem.sylvester
+    made = RootProblem(hoist=kept(hoist), ranks=(1, 1, *problem.ranks), affine=True, precision=problem.precision)
+    return made if sides is None else replace(made, sylvester=lambda _z, _b, *a: sides(*a))
 
 
 def solve_system(operator: Operator, z: Tensor, b: Tensor, a: Inputs) -> Solved:

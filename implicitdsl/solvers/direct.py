@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .factor import factorise
+from .factor import Factor, factorise
 from .loop import Solver
 from .problem import Inputs, RootProblem
 from .verdict import CONVERGED, NOT_FINITE, SINGULAR, STALLED, Solved, norm, tolerance
 
+if TYPE_CHECKING:
+    from .schur import SchurFactor
+
+EXACT = 8
+"""Residuals of so many rounding errors are those of the right solution: refinement would gain nothing."""
+
 
 @dataclass(frozen=True)
 class Direct(Solver):
-    """z = z0 - J⁻¹ F(z0) for F affine in z, then one step of iterative refinement. No spectral radius matters.
+    """z = z0 - J⁻¹ F(z0) for F affine in z, then one step of iterative refinement, eagerly only where a residual is
+    above `EXACT` rounding errors. No spectral radius matters.
 
-    Cost: one factorisation, 2/3 n³ (once for the batch where J is shared), 4 n² a row, three evaluations of F. Where J
+    Cost: one factorisation, 2/3 n³ (once for the batch where J is shared), 2 n² a row and two evaluations of F, and as
+    much again for the refinement. Where J
     is singular, lost pivots are replaced (`Factor.perturbed`): a row that has a solution all the same ends as SINGULAR,
     one that has none as STALLED at z0. A residual above 10 n·tol after refinement, which means that F is not affine,
     is STALLED too.
@@ -27,25 +36,39 @@ class Direct(Solver):
     max_iter: int = 1
 
     def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
-        f0 = problem.F(z0, a)
         factor = factorise(problem.J(z0, a), problem.diagonal)
-        singular = factor.is_singular()
-        usable = factor
-        if torch.compiler.is_compiling() or bool(singular.any()):
-            size = torch.linalg.vector_norm(f0) if factor.shared else norm(f0)
-            usable = factor.perturbed(torch.where(size > 0, size, 1.0))
-        z = z0 - usable.solve(f0)
-        z = z - usable.solve(problem.F(z, a))
-        error = norm(problem.F(z, a))
-        singular = singular.expand_as(error)
-        tol = 10 * z.shape[-1] * tolerance(self.tol, z.dtype)
-        # along a lost direction z may be of any length, which must not make a residual relatively small
-        scale = torch.maximum(norm(z0), norm(f0))
-        done = error <= tol * torch.where(singular, scale, torch.maximum(scale, norm(z)))
-        status = torch.where(done, torch.where(singular, SINGULAR, CONVERGED), STALLED)
-        status = torch.where(norm(f0).isfinite(), status, NOT_FINITE)
-        lost = singular & ~done
-        z = torch.where(lost.unsqueeze(-1), z0, z)
-        error = torch.where(lost, norm(f0), error)
-        once = torch.ones_like(status)
-        return Solved(z, status, once, error, 3 * once, factor)
+        return solve_affine(problem, z0, a, factor, self.tol, z0.shape[-1])
+
+
+def solve_affine(
+    problem: RootProblem, z0: Tensor, a: Inputs, factor: Factor | SchurFactor, tol: float | None, n: int
+) -> Solved:
+    """z = z0 - J⁻¹ F(z0), refined once where needed, with its verdicts: see `Direct`. `n`: the length of its sums."""
+    f0 = problem.F(z0, a)
+    singular = factor.is_singular()
+    usable = factor
+    eager = not torch.compiler.is_compiling()
+    regular = eager and not bool(singular.any())
+    if not regular:
+        size = torch.linalg.vector_norm(f0) if factor.shared else norm(f0)
+        usable = factor.perturbed(torch.where(size > 0, size, 1.0))
+    z = z0 - usable.solve(f0)
+    f = problem.F(z, a)
+    if regular:
+        error = norm(f)
+        if bool((error <= EXACT * torch.finfo(z.dtype).eps * torch.maximum(norm(z), norm(f0))).all()):
+            status, once = torch.zeros_like(error, dtype=torch.int64), torch.ones_like(error, dtype=torch.int64)
+            return Solved(z, status, once, error, 2 * once, factor, whole=status)
+    z = z - usable.solve(f)
+    error = norm(problem.F(z, a))
+    singular = singular.expand_as(error)
+    # along a lost direction z may be of any length, which must not make a residual relatively small
+    scale = torch.maximum(norm(z0), norm(f0))
+    done = error <= 10 * n * tolerance(tol, z.dtype) * torch.where(singular, scale, torch.maximum(scale, norm(z)))
+    status = torch.where(done, torch.where(singular, SINGULAR, CONVERGED), STALLED)
+    status = torch.where(norm(f0).isfinite(), status, NOT_FINITE)
+    lost = singular & ~done
+    z = torch.where(lost.unsqueeze(-1), z0, z)
+    error = torch.where(lost, norm(f0), error)
+    once = torch.ones_like(status)
+    return Solved(z, status, once, error, 3 * once, factor)

@@ -41,6 +41,7 @@ class RootProblem:
     lower, upper the box in which the root is sought, numbers or (n,): Newton-like steps are clipped to it, bisection
                  uses it as its bracket
     proximal     (*a) -> (W, h) with z = σ(W z + h), for `PeacemanRachford`
+    sylvester    (*a) -> (A, B, w) with F(Z) = w₀ A Z B + w₁ A Z + w₂ Z B + w₃ Z - C, for `Schur`
     activation   (x, alpha) -> prox of alpha·f at x, where σ is the prox of f
     """
 
@@ -63,6 +64,7 @@ class RootProblem:
     upper: float | Tensor | None = None
     proximal: Callable[..., tuple[Tensor, Tensor]] | None = None
     activation: Callable[[Tensor, float], Tensor] | None = None
+    sylvester: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
 
     def at(self, a: Inputs) -> RootProblem:
         """The problem to iterate on for these inputs, loop invariants hoisted."""

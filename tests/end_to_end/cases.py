@@ -241,6 +241,20 @@ layer Sylvester(n, m):
         {"n": 3, "m": 2},
     ),
     Case(
+        "sylvester by Schur forms",
+        """
+layer BySchur(n, m):
+  given C in R^(n, m)
+  param A in SpectralBall(n, 0.7)
+        B in SpectralBall(m, 0.9)
+  find Z in R^(n, m) such that Z = A Z B + C
+  using schur
+""",
+        ((3, 2),),
+        sylvester,
+        {"n": 3, "m": 2},
+    ),
+    Case(
         "matrix",
         """
 layer Graph(n, m):

@@ -13,7 +13,7 @@ from implicitdsl.ground.methods import Family, Method
 from implicitdsl.language import LANGUAGE
 
 ROOTS = (
-    "direct picard anderson broyden newton chord newton_krylov levenberg_marquardt bisection peaceman_rachford",
+    "direct schur picard anderson broyden newton chord newton_krylov levenberg_marquardt bisection peaceman_rachford",
     "implicit gmres bicgstab neumann phantom jfb unrolled",
 )
 ODES = (

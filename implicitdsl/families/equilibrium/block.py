@@ -366,6 +366,7 @@ def _closed(recipe: Recipe, like: Tensor) -> _Made:
         adjoint=_optional(program, "adjoint"),
         vjp_inputs=_pull_inputs(program),
         proximal=_optional(program, "proximal"),
+        sylvester=_optional(program, "sylvester"),
         activation=None if recipe.activation is None else stepped(recipe.activation, program["activation"]),
     )
     if "misfit" not in program:

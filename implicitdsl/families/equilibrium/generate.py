@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from implicitdsl.analysis import Splitting
+from implicitdsl.analysis.sylvester import TwoSided
 from implicitdsl.calculus import jacobian, linearize, vjp
 from implicitdsl.ir import build
 from implicitdsl.ir.dims import Dim, size_of
 from implicitdsl.ir.function import Functions
-from implicitdsl.ir.nodes import Expr, Role, sym, symbols
+from implicitdsl.ir.nodes import Expr, Role, substitute, sym, symbols
 from implicitdsl.ir.plan import System
 from implicitdsl.ir.printer import show
 from implicitdsl.lowering.codegen import generate, opaques_of
@@ -46,20 +47,31 @@ def write(
     diagonal: bool = False,
     start: Expr | None = None,
     split: Splitting | None = None,
+    sides: TwoSided | None = None,
 ) -> Written:
     """Generate everything about a system. `diagonal`: every entry of the residual holds its own unknown only; `split`:
-    its parts, where operator splitting needs them.
+    its parts, where operator splitting needs them; `sides`: the matrices beside a matrix unknown, where Schur does.
     """
     misfit = None if is_square(system) else system.residual
     if misfit is not None:
         system = stationary(system, functions)
     writer = _Writer(system, functions, sizes, tuple(dims), diagonal)
+    if sides is not None:
+        parts = (sides.left, sides.right, *sides.weights)
+        writer.inputs = _ordered((*writer.inputs, *parts))
+        writer.put("sylvester", writer.inputs, [sides.left, sides.right, join(sides.weights)], ())
     return writer.all(start, misfit, split)
 
 
 def is_square(system: System) -> bool:
     """Whether there are as many equations as unknowns; more of them are least squares."""
     return _count(system.residual) == _count(system.unknowns)
+
+
+def put_back(system: System) -> System:
+    """The system with its invariants written out."""
+    values = dict(system.hoisted)
+    return System(system.unknowns, tuple(substitute(r, values) for r in system.residual), None)
 
 
 def _count(values: Sequence[Expr]) -> Dim:

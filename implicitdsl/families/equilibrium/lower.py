@@ -9,6 +9,7 @@ from torch import Tensor
 
 from implicitdsl.analysis import Splitting, splitting
 from implicitdsl.analysis.contraction import holds_everywhere
+from implicitdsl.analysis.sylvester import two_sided
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.implicit import Implicit
 from implicitdsl.backward.inexact import Phantom, Unrolled
@@ -27,7 +28,7 @@ from implicitdsl.solvers.gmres import Gmres
 from implicitdsl.solvers.loop import Solver
 
 from .block import Backward, Call, EquilibriumBlock, Recipe
-from .generate import Written, write
+from .generate import Written, put_back, write
 from .roots import Regions, region
 
 EXPLICIT = "explicit"
@@ -63,7 +64,11 @@ def _write(part: BlockPlan, language: Language, sizes: Mapping[str, int], dims: 
     wish = part.block.wishes.start
     start = wish if isinstance(wish, Expr) else None
     functions, split = language.function_table, _splitting(part, language)
-    return write(part.system, functions, sizes, dims, diagonal=_is_diagonal(part), start=start, split=split)
+    by_schur = any(c.method == "schur" for c in part.forward)
+    sides = two_sided(put_back(part.system)) if by_schur else None
+    return write(
+        part.system, functions, sizes, dims, diagonal=_is_diagonal(part), start=start, split=split, sides=sides
+    )
 
 
 def _splitting(part: BlockPlan, language: Language) -> Splitting | None:

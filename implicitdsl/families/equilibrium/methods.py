@@ -18,6 +18,13 @@ def _forward(name: str, code: str, doc: str, suits: object, *options: Option) ->
 FORWARD = (
     _forward("direct", "direct:Direct", "one factorisation of an affine equation", rungs.direct, max_iter(1)),
     _forward(
+        "schur",
+        "schur:Schur",
+        "Schur forms of the two matrices beside a matrix unknown",
+        rungs.schur,
+        max_iter(1),
+    ),
+    _forward(
         "bisection",
         "bisection:Bisection",
         "halves an interval with a sign change, entry by entry",

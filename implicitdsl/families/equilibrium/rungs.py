@@ -28,6 +28,8 @@ DENSE_OPAQUE = 64
 """The same where a bound function makes the Jacobian cost one JVP a column."""
 DENSE_ONCE = 2048
 """Up to here one factorisation (affine equations, the backward system) is affordable."""
+SMALL = 256
+"""Up to this many unknown numbers a dense factorisation is faster than two Schur forms."""
 SLOW = 0.98
 """From this rate on plain iteration is slower than its acceleration."""
 
@@ -81,11 +83,24 @@ def direct(facts: Facts, sizes: Sizes) -> Verdict:
     if kind is None:
         return False, "the equations are not affine in the unknowns"
     n = state_size(facts, sizes)
+    if schur(facts, sizes)[0] and n is not None:
+        return False, "affine, but two Schur forms cost less than one dense factorisation"
     if kind == "diagonal":
         return True, "affine with a diagonal coefficient: one division solves it, whatever its contraction rate"
     if n is None or n <= DENSE_ONCE:
         return True, "affine in the unknowns: one factorisation solves it, whatever its contraction rate"
     return False, f"affine, but a dense factorisation of {n} unknowns is too large"
+
+
+def schur(facts: Facts, sizes: Sizes) -> Verdict:
+    if value(facts, "affine") != "sylvester":
+        return False, "no matrix unknown between matrices"
+    n = state_size(facts, sizes)
+    if n is None:
+        return True, f"Schur forms of the two matrices where {_name(facts)} > {SMALL}: O(n³), a dense factor is O(n⁶)"
+    if n <= SMALL:
+        return False, f"{n} unknowns are few enough for one dense factorisation"
+    return True, "Schur forms of the two matrices solve it: O(n³), where a dense factorisation is O(n⁶)"
 
 
 def bisection(facts: Facts, sizes: Sizes) -> Verdict:
@@ -209,6 +224,8 @@ def newton_krylov(facts: Facts, sizes: Sizes) -> Verdict:
 def implicit(facts: Facts, sizes: Sizes) -> Verdict:
     n = state_size(facts, sizes)
     rule = "implicit function theorem"
+    if schur(facts, sizes)[0]:
+        return True, f"{rule}: the transposed equation, by the same Schur forms"
     if value(facts, "elementwise") or value(facts, "affine") == "diagonal":
         return True, f"{rule}: the Jacobian is diagonal, one division"
     if n is None:
