@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .loop import Iteration
 
 ROOM = 16.0
-"""How much larger than at the start ‖z‖ may become before finished rows are noticed late."""
+"""How much larger ‖z‖ may become before finished rows are noticed late; it is measured whenever k has doubled."""
 
 GATHERING = 16384
 """Numbers in z through which a step costs about what it costs to gather the unfinished rows of a small batch."""
@@ -50,7 +50,7 @@ def run_eagerly(
     mark = first
     since = [first]  # errors since the last look at progress
     k, before, due = 0, 0, rule.window
-    ceiling = ROOM * rule.tol * float(reach.amax())
+    ceiling, measured = ROOM * rule.tol * float(reach.amax()), 8
     while True:
         error = view.error if gone is None else view.error.masked_fill(gone, torch.inf)
         if k:
@@ -58,7 +58,8 @@ def run_eagerly(
         least = float(error.amin())  # NaN if any is
         last = k >= rule.max_iter
         look = last or k >= due or math.isnan(least) or view.outcome is not None
-        if look or not least > ceiling:
+        if look or not least > ceiling or k >= 2 * measured:
+            measured = max(measured, k)
             size = torch.maximum(norm(view.z), scale)
             bound = rule.tol * size
             # where iterates run off to infinity ‖z‖ makes any residual relatively small, so it must have fallen as well
