@@ -72,7 +72,7 @@ def _block(part: BlockFacts, language: Language, sizes: Sizes) -> BlockPlan:
     wishes = part.block.wishes
     forward = _asked(wishes.forward) or _ladder(part, language.methods(part.block.sentence, "forward"), sizes, RUNGS)
     backward = _asked(wishes.backward) or _ladder(part, language.methods(part.block.sentence, "backward"), sizes, 1)
-    return BlockPlan(part.block, system, part.facts, forward, backward[0], part.program)
+    return BlockPlan(part.block, system, part.facts, forward, backward[0], part.smooth)
 
 
 def _hoisted(system: System) -> System:

@@ -36,7 +36,8 @@ class BlockFacts:
     origin: Block
     system: System | None
     facts: tuple[Fact, ...]
-    program: Program | None = None  # of an argmin block
+    program: Program | None = None  # of an argmin block, as written
+    smooth: Program | None = None  # the same without kinks, of which objective and constraints are said what they are
 
     @property
     def facts_by_name(self) -> dict[str, Fact]:
@@ -74,7 +75,8 @@ def analyse(
             found += [_root(part, block, about, expand) for part in split(block, expand)]
         elif block.sentence == "optimum":
             form = program(block, expand)
-            found.append(BlockFacts(block, block, None, optimum(form, about), form))
+            facts, smooth = optimum(form, about)
+            found.append(BlockFacts(block, block, None, facts, form, smooth))
         elif block.sentence == "ode":
             found.append(BlockFacts(block, block, None, dynamics(block, about, expand)))
         else:

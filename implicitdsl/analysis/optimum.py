@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
-from implicitdsl.ground.facts import Fact
+from implicitdsl.ground.facts import Fact, Smoothness
 from implicitdsl.ir.dims import Dim, size_of
-from implicitdsl.ir.nodes import Expr
+from implicitdsl.ir.nodes import Expr, depends, walk
 from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, Constraint, Program
 from implicitdsl.ir.printer import show
 
 from .context import Context
-from .convexity import convex
+from .convexity import convex, curvatures
 from .degree import degree
+from .epigraph import lifted
 
 NAMES = {0.0: "constant", 1.0: "linear", 2.0: "quadratic"}
 
 
-def optimum(form: Program, context: Context) -> tuple[Fact, ...]:
+def optimum(form: Program, context: Context) -> tuple[tuple[Fact, ...], Program]:
     """`size`, `objective` ("linear", "quadratic", None), `equalities` and `inequalities` (how many, a dimension),
-    `affine` (whether all of them are), `definite` (how many matrix constraints), `convex`.
+    `affine` (whether all of them are), `definite` (how many matrix constraints), `convex`, `rough` (calls with kinks).
+    A convex program is taken without its kinks; it is handed back too.
     """
+    fact = convex(form, context)
+    if fact.value is True:
+        form = lifted(form, curvatures(form, context))
     unknowns = frozenset(form.unknowns)
     names = ", ".join(show(u) for u in form.unknowns)
     total = Dim(())
     for u in form.unknowns:
         total = total + size_of(u.shape)
-    return (
+    facts = (
         Fact("size", total, (f"{total} numbers are unknown",)),
         _objective(form, unknowns, names, context),
         _count("equalities", form.of(EQUAL)),
         _count("inequalities", form.of(BELOW)),
         _affine(form, unknowns, names, context),
         Fact("definite", len(form.of(DEFINITE)), ()),
-        convex(form, context),
+        fact,
+        _roughness(form, unknowns, context),
     )
+    return facts, form
+
+
+def _roughness(form: Program, unknowns: frozenset[Expr], context: Context) -> Fact:
+    """`rough`: the calls that are not twice differentiable everywhere; `opaque` functions among them."""
+    roots = (form.objective, *(c.body for c in form.constraints))
+    found: list[str] = []
+    for e in walk(*roots):
+        function = context.functions.get(e.name) if e.op == "call" else None
+        if depends(e, unknowns) and (
+            e.op == "apply" or (function is not None and function.smoothness < Smoothness.SMOOTH)
+        ):
+            found.append(show(e))
+    return Fact("rough", tuple(found), ())
 
 
 def _objective(form: Program, unknowns: frozenset[Expr], names: str, context: Context) -> Fact:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..solvers.factor import Factor, factorise
 from ..solvers.optimum.polish import direct
-from ..solvers.optimum.quadratic import Optimum, Quadratic
+from ..solvers.optimum.quadratic import Optimum, Quadratic, times, times_transposed
 from ..solvers.optimum.reduced import Reduced, reduce
 from ..solvers.verdict import CONVERGED, Solved
 from .failure import Failures, report_unsolved
@@ -20,6 +20,8 @@ from .linear_solve import linear_solve, reported
 from .rules import merge, plain, split
 
 RANKS = (2, 1, 2, 1)
+LOST = 1e-6
+"""A cotangent of which a singular system leaves so much has a part along which the minimiser is not unique."""
 
 
 class Solver(Protocol):
@@ -102,7 +104,8 @@ class _Plain(torch.autograd.Function):
             factor = ctx.factor or reduce(problem, None if ctx.spec.solver is None else active)
             u, v = factor.solve(gz, gy)
             if bool(factor.singular.any()):
-                dead = reported((factor.singular & good).expand_as(good), ctx.spec.failures)
+                missing = factor.missing(u, v, gz, gy) > LOST * (1e-300 + gz.norm(dim=-1) + gy.norm(dim=-1))
+                dead = reported(factor.singular.expand_as(good) & good & missing, ctx.spec.failures)
                 u, v = (torch.where(dead.unsqueeze(-1), 0.0, t) for t in (u, v))
         if not bool(good.all()):
             u, v = (torch.where(good.unsqueeze(-1), t, 0.0) for t in (u, v))
@@ -149,11 +152,15 @@ def _general(spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Tensor) -> t
     z, y, active, status, iterations, residual, weak = _Found.apply(spec, P is not None, *tensors)
     good = (status == CONVERGED).unsqueeze(-1)
     rows = z.shape[0]
-    right = torch.where(good, -q.expand(rows, q.shape[-1]), 0.0)
-    below = torch.where(good, d.expand(rows, d.shape[-1]), 0.0)
+    z, y = z.detach(), y.detach()
+    near, multipliers = torch.where(good, z, 0.0), torch.where(good & active, y, 0.0)
+    problem = Quadratic(P, q, C, d, spec.equalities)
+    right = -q - problem.apply_P(near) - times_transposed(C, multipliers)
+    below = torch.where(active, d - times(C, near), 0.0)
+    right, below = (torch.where(good, t.expand(rows, t.shape[-1]), 0.0) for t in (right, below))
     u, v = _linear(spec, P, C, active, right, below, status == CONVERGED)
-    optimum = Optimum(z.detach(), y.detach(), active, status, iterations, residual, weak)
-    return torch.where(good, u, z.detach()), torch.where(good, v, y.detach()), optimum
+    optimum = Optimum(z, y, active, status, iterations, residual, weak)
+    return torch.where(good, z + u, z), torch.where(good, y + v, y), optimum
 
 
 def _linear(
@@ -167,56 +174,63 @@ def _linear(
     corner = torch.where(good[:, None, None], corner, eye)
     side = C.expand(rows, m, n) * on.unsqueeze(-1)
     K = torch.cat([torch.cat([corner, side.mT], -1), torch.cat([side, torch.diag_embed(on - 1)], -1)], -2)
-    solution = linear_solve(K, torch.cat([f, g * on], -1), factor=_factor(K.detach(), on), failures=spec.failures)
+    b = torch.cat([f, g * on], -1)
+    factor, singular = _factor(K.detach(), on)
+    solution = linear_solve(K, b, factor=factor)
+    rest = b.detach() - times(K.detach(), solution.detach())
+    missing = (rest.norm(dim=-1) > LOST * (1e-8 + b.detach().norm(dim=-1))) & singular & good
+    dead = reported(missing, spec.failures).unsqueeze(-1)
+    solution = torch.where(dead, 0.0, solution)
     return solution[:, :n], solution[:, n:]
 
 
-def _factor(K: Tensor, on: Tensor) -> Factor:
-    """An LU of K, with the multipliers' block regularised where constraints are redundant."""
+def _factor(K: Tensor, on: Tensor) -> tuple[Factor, Tensor]:
+    """An LU of K, regularised where it is singular: in the multipliers' block, for redundant constraints, and where
+    that is not enough in the unknowns' too, for minimisers that are not unique. And which those are, (B,).
+    """
     n = K.shape[-1] - on.shape[-1]
     size = K.diagonal(dim1=-2, dim2=-1)[..., :n].abs().amax(-1, keepdim=True).clamp(min=1.0)
-    shift = torch.cat([torch.zeros_like(K[..., 0, :n]), -1e-9 * size * on], -1)
-    return _Factored.made(K, shift)
+    shift = 1e-9 * torch.cat([size.expand(*size.shape[:-1], n), -size * on], -1)
+    lu, pivots, singular = _Factored.apply(K, shift, n)
+    return Factor(lu, pivots), singular > 0
 
 
 class _Factored(torch.autograd.Function):
     """The factor as a constant under every transform."""
 
     @staticmethod
-    def made(K: Tensor, shift: Tensor) -> Factor:
-        lu, pivots = _Factored.apply(K, shift)
-        return Factor(lu, pivots)
+    def forward(K: Tensor, shift: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        factor = _lu(K)
+        singular = factor.is_singular()
+        for first in (n, 0):
+            if not bool(singular.any()):
+                break
+            part = torch.where(torch.arange(K.shape[-1], device=K.device) >= first, shift, 0.0)
+            factor = _lu(K + torch.diag_embed(torch.where(singular.unsqueeze(-1), part, 0.0)))
+            if first:
+                singular = singular & factor.is_singular()
+        assert factor.pivots is not None
+        return factor.lu, factor.pivots, singular.to(K.dtype)
 
     @staticmethod
-    def forward(K: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        exact = _lu(K)
-        singular = exact.is_singular()
-        if not bool(singular.any()):
-            assert exact.pivots is not None
-            return exact.lu, exact.pivots
-        near = _lu(K + torch.diag_embed(torch.where(singular.unsqueeze(-1), shift, 0.0)))
-        assert near.pivots is not None
-        return near.lu, near.pivots
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, None]:
-        return None, None
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, None, None]:
+        return None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[None, None]:
-        return None, None
+    def jvp(ctx: Any, *tangents: Any) -> tuple[None, None, None]:
+        return None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, Any], K: Tensor, shift: Tensor) -> tuple[tuple[Tensor, Tensor], Any]:
+    def vmap(info: Any, in_dims: tuple[Any, ...], K: Tensor, shift: Tensor, n: int) -> tuple[Any, Any]:
         moved = [
             t.movedim(dim, 0) if dim is not None else t.expand(info.batch_size, *t.shape)
-            for t, dim in zip((K, shift), in_dims, strict=True)
+            for t, dim in zip((K, shift), in_dims, strict=False)
         ]
-        return _Factored.apply(*moved), (0, 0)
+        return _Factored.apply(*moved, n), (0, 0, 0)
 
 
 def _lu(K: Tensor) -> Factor:

@@ -80,7 +80,7 @@ class BlockPlan:
     facts: tuple[Fact, ...]
     forward: tuple[Choice, ...]
     backward: Choice
-    program: Program | None = None  # of an argmin block
+    program: Program | None = None  # of an argmin block, without kinks
 
     def fact(self, name: str) -> Fact | None:
         return next((f for f in self.facts if f.name == name), None)

@@ -23,6 +23,7 @@ class Coefficients:
     C's rows, equalities first.
     """
 
+    unknowns: tuple[Expr, ...]
     P: Expr | None
     q: Expr
     C: Expr | None
@@ -45,6 +46,7 @@ def coefficients(form: Program, functions: Functions) -> Coefficients:
     equal = [c for c in form.constraints if c.kind == "="]
     rows = (*equal, *(c for c in form.constraints if c.kind == "<="))
     return Coefficients(
+        unknowns,
         matrix(gradient, unknowns, functions) if curved else None,
         join([simplify(replace(g, zero)) for g in gradient]),
         matrix([c.body for c in rows], unknowns, functions) if rows else None,

@@ -86,7 +86,7 @@ def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: L
         program=Program(f"{model.name or 'layer'} {names}", text),
         call=Call("coefficients", tuple(s.name for s in inputs), opaques),
         curved=found.P is not None,
-        unknowns=tuple((u.name, tuple(d.evaluate(sizes) for d in u.shape)) for u in part.block.unknowns),
+        unknowns=tuple((u.name, tuple(d.evaluate(sizes) for d in u.shape)) for u in found.unknowns),
         rows=tuple(rows),
         duals=tuple((q.name, str(q.node.attrs[0])) for q in asked),
         spec=Spec(solver, equalities, failures),

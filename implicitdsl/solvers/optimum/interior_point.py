@@ -150,6 +150,7 @@ class _Newton:
 
     def __init__(self, problem: Quadratic, w: Tensor) -> None:
         k = problem.equalities
+        self.P, self.w = problem.P, w
         self.A, self.G = problem.C[..., :k, :], problem.C[..., k:, :]
         n = self.G.shape[-1]
         eye = torch.eye(n, dtype=w.dtype, device=w.device)
@@ -174,7 +175,17 @@ class _Newton:
             self.S, _ = torch.linalg.cholesky_ex(S)
 
     def solve(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """(dz, dy) of the right-hand side (f, g)."""
+        """(dz, dy) of the right-hand side (f, g), refined once."""
+        dz, dy = self._once(f, g)
+        r = f - times_transposed(self.G, self.w * times(self.G, dz))
+        if self.P is not None:
+            r = r - times(self.P, dz)
+        if not g.shape[-1]:
+            return dz + self._once(r, g)[0], dy
+        more, less = self._once(r - times_transposed(self.A, dy), g - times(self.A, dz))
+        return dz + more, dy + less
+
+    def _once(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         if not g.shape[-1]:
             return torch.cholesky_solve(f.unsqueeze(-1), self.L).squeeze(-1), g
         f = f + self.rho * times_transposed(self.A, g)

@@ -1,4 +1,4 @@
-"""The end of every quadratic solve: an exact solve on the active set, the check in the problem's own terms, a verdict."""
+"""The end of every quadratic solve: an exact solve on the active set, the check of its residuals, a verdict."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import torch
 from torch import Tensor
 
 from ...ground.outcomes import Outcome
-from .quadratic import Optimum, Quadratic, certified, residual, times_transposed, weakly_active
+from .quadratic import Optimum, Quadratic, certified, residual, times, times_transposed, weakly_active
 from .reduced import Reduced, reduce
 
 CONVERGED = int(Outcome.CONVERGED)
+
+EXACT = 1e-13
+"""A residual that needs no better active set."""
+ROUNDS = 6
+"""Active sets that are tried."""
 
 
 def on_active(
@@ -33,18 +38,28 @@ def finished(
     problem: Quadratic, z: Tensor, y: Tensor, active: Tensor, status: Tensor, iterations: Tensor, tol: float
 ) -> Optimum:
     """Polish samples that converged or nearly so, keep what is better, and let the residuals have the last word."""
-    rows = z.shape[0]
+    rows, k = z.shape[0], problem.equalities
     error = residual(problem, z, y)
-    exact, multipliers, _ = on_active(problem, active, rows, y)
-    after = residual(problem, exact, multipliers)
-    better = (after < error) | ~error.isfinite()
     hopeless = (status == int(Outcome.INFEASIBLE)) | (status == int(Outcome.UNBOUNDED))
-    better = better & ~hopeless & (status != int(Outcome.NOT_FINITE)) & after.isfinite()
-    z = torch.where(better.unsqueeze(-1), exact, z)
-    y = torch.where(better.unsqueeze(-1), multipliers, y)
-    error = torch.where(better, after, error)
-    lenient = (status != int(Outcome.NOT_FINITE)) & ~hopeless & (error <= tol)
-    status = torch.where(lenient, CONVERGED, status)
+    hopeless = hopeless | (status == int(Outcome.NOT_FINITE))
+    trial, near = active, y
+    for _ in range(ROUNDS):
+        exact, multipliers, _ = on_active(problem, trial, rows, near)
+        after = residual(problem, exact, multipliers)
+        better = (after < error) & ~hopeless
+        z = torch.where(better.unsqueeze(-1), exact, z)
+        y = torch.where(better.unsqueeze(-1), multipliers, y)
+        active = torch.where(better.unsqueeze(-1), trial, active)
+        error = torch.where(better, after, error)
+        if bool((hopeless | (error <= EXACT)).all()):
+            break
+        # as in an active-set method: rows that pull the wrong way leave, rows that are broken enter
+        slack = (problem.d - times(problem.C, exact))[:, k:]
+        pulls = trial[:, k:] & (multipliers[:, k:] > 0)
+        entering = ~trial[:, k:] & (slack < 0)
+        trial = torch.cat([trial[:, :k], pulls | entering], -1)
+        near = multipliers
+    status = torch.where(~hopeless & (error <= tol), CONVERGED, status)
     worse = (status == CONVERGED) & ~(error <= 100 * tol)
     status = torch.where(worse, int(Outcome.STALLED), status)
     return Optimum(z, y, active, status, iterations, error, weakly_active(problem, z, y))

@@ -18,8 +18,8 @@ class Reduced(NamedTuple):
     """Cholesky factors of H = P + ρ CᵀC (n, n) and of S = C H⁻¹ Cᵀ + δ I over k gathered active rows.
 
     The solution of the KKT system does not depend on ρ (Benzi, Golub & Liesen 2005, §3.5): H is definite wherever the
-    minimiser is unique, although P need not be. Cost n³/3 + n²k + k³/3 a matrix. `members` (B, k) are the gathered rows,
-    `valid` (B, k) whether they count; both None where all rows are active. `singular` (B,): no unique minimiser.
+    minimiser is unique, although P need not be. Cost n³/3 + n²k + k³/3 a matrix. `members` (B, k) are the
+    gathered rows, `valid` (B, k) whether they count; both None where all are active. `singular` (B,): no unique z.
     """
 
     problem: Quadratic
@@ -45,6 +45,13 @@ class Reduced(NamedTuple):
             du, dv = self._once(r, s)
             u, v = u + du, v + dv
         return u, self._scatter(v, g)
+
+    def missing(self, u: Tensor, v: Tensor, f: Tensor, g: Tensor) -> Tensor:
+        """How far (u, v) is from solving the system of `solve`, (B,): far only where that is contradictory."""
+        v = self._gather(v)
+        r = f - self.problem.apply_P(u) - times_transposed(self.C, v)
+        s = self._gather(g) - times(self.C, u)
+        return r.norm(dim=-1) + s.norm(dim=-1)
 
     def _once(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         if not g.shape[-1]:

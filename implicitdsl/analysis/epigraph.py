@@ -1,0 +1,115 @@
+"""Kinks as constraints: |x| in a convex program is the least t with −t ≤ x ≤ t. What remains is smooth.
+
+A convex function that stands where the program wants little of it may be replaced by a new unknown t above it
+(Grant & Boyd, Graph implementations for nonsmooth convex programs, 2008); a concave one by an unknown below it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from implicitdsl.ground.source import Span
+from implicitdsl.ir import build
+from implicitdsl.ir.nodes import Expr, Role, depends, num, rebuild, sym
+from implicitdsl.ir.plan import BELOW, Constraint, Program
+from implicitdsl.ir.remake import remake
+
+from .curvature import Curvatures
+
+KINKS = frozenset(("abs", "relu", "maximum", "minimum", "max_all", "min_all", "norm_1", "norm_inf"))
+
+
+def lifted(form: Program, rules: Curvatures) -> Program:
+    """The program without kinks, with further unknowns at the end; itself where it has none. It must be convex."""
+    lift = _Lift(form, rules)
+    objective = lift.smooth(form.objective, None)
+    constraints: list[Constraint] = []
+    for c in form.constraints:
+        constraints += lift.constraint(c)
+    if not lift.unknowns and all(a is b for a, b in zip(constraints, form.constraints, strict=False)):
+        return form
+    found = (*constraints, *lift.constraints)
+    return Program((*form.unknowns, *lift.unknowns), objective, found, form.sense)
+
+
+class _Lift:
+    def __init__(self, form: Program, rules: Curvatures) -> None:
+        self.form, self.rules = form, rules
+        self.varying = frozenset(form.unknowns)
+        self.unknowns: list[Expr] = []
+        self.constraints: list[Constraint] = []
+        self.known: dict[Expr, Expr] = {}
+
+    def constraint(self, c: Constraint) -> list[Constraint]:
+        """A constraint without kinks. ‖x‖ ≤ r of a constant r becomes ‖x‖² ≤ r², which is smooth at 0."""
+        if c.kind != BELOW:
+            return [c]
+        pieces = None if c.label is not None else self._pieces(c.body)
+        if pieces is not None:
+            return [found for body in pieces for found in self.constraint(replace(c, body=body, written=body))]
+        body = self.smooth(c.body, c.span)
+        ball = self._ball(body)
+        if ball is not None:
+            x, r = ball
+            squared = build.sub(build.inner(x, x), build.power(r, num(2.0)))
+            found = [replace(c, body=squared)]
+            if r.number is None or r.number < 0:
+                found.append(Constraint(BELOW, build.neg(r), c.span))
+            return found
+        return [c if body is c.body else replace(c, body=body)]
+
+    def _pieces(self, body: Expr) -> list[Expr] | None:
+        """The bodies whose conjunction is max(a, b) + c ≤ 0; None where no such kink stands in the sum."""
+        parts = body.args if body.op == "add" else (body, build.zeros(body.shape))
+        for head, rest in (parts, parts[::-1]):
+            kink, sign = (head.args[0], -1.0) if head.op == "neg" else (head, 1.0)
+            if kink.op != "call" or not depends(kink, self.varying):
+                continue
+            if kink.name in (("minimum", "min_all") if sign < 0 else KINKS - {"minimum", "min_all", "norm_1"}):
+                below = [build.neg(a) for a in kink.args] if sign < 0 else _above(kink)
+                return [build.add(piece, rest) for piece in below]
+        return None
+
+    def _ball(self, body: Expr) -> tuple[Expr, Expr] | None:
+        """(x, r) of ‖x‖ − r."""
+        parts = body.args if body.op == "add" else (body, num(0.0))
+        for head, rest in (parts, parts[::-1]):
+            if head.op == "call" and head.name == "norm" and not depends(rest, self.varying):
+                return head.args[0], build.neg(rest)
+        return None
+
+    def smooth(self, e: Expr, span: Span | None) -> Expr:
+        """The expression with every kink replaced, inner ones first. A kink under a binder stays."""
+        bound = build.free_names(e)
+
+        def make(x: Expr, args: tuple[Expr, ...]) -> Expr:
+            made = remake(x, args)
+            if made.op != "call" or made.name not in KINKS or not depends(x, self.varying):
+                return made
+            if build.free_names(x) - bound:  # depends on a running index
+                return made
+            if x not in self.known:
+                self.known[x] = self.replaced(made, x, span or Span(0, 0))
+            return self.known[x]
+
+        return rebuild(e, lambda x: None, make, everywhere=True)
+
+    def replaced(self, e: Expr, written: Expr, span: Span) -> Expr:
+        """What stands for a kink: a new unknown, or a sum of one."""
+        below = e.name in ("minimum", "min_all")
+        shape = e.args[0].shape if e.name == "norm_1" else e.shape
+        t = sym(f"t~{len(self.unknowns) + 1}", Role.UNKNOWN, shape)
+        self.unknowns.append(t)
+        parts = list(e.args) if below else _above(e)
+        for part in parts:
+            body = build.sub(t, part) if below else build.sub(part, t)
+            self.constraints.append(Constraint(BELOW, body, span, written=body))
+        return build.total(t) if e.name == "norm_1" else t
+
+
+def _above(e: Expr) -> list[Expr]:
+    """What a convex kink is the largest of."""
+    x = e.args[0]
+    if e.name in ("abs", "norm_1", "norm_inf"):
+        return [x, build.neg(x)]
+    return [x, build.zeros(x.shape)] if e.name == "relu" else list(e.args)

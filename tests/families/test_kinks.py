@@ -1,0 +1,89 @@
+"""Convex programs with kinks (norms, max, abs, relu) are solved as programs without: against CVXPY, with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+
+import implicitdsl as imp
+
+D = torch.float64
+
+CASES: dict[str, tuple[str, Callable[[Any, Any, Any], Any], Callable[[Any], list[Any]]]] = {
+    "lasso": (
+        "||A z - b||^2 + 0.7 ||z||_1",
+        lambda x, A, b: cp.sum_squares(A @ x - b) + 0.7 * cp.norm1(x),
+        lambda x: [],
+    ),
+    "least_absolute": (
+        "||A z - b||_1 + 0.1 ||z||^2",
+        lambda x, A, b: cp.norm1(A @ x - b) + 0.1 * cp.sum_squares(x),
+        lambda x: [],
+    ),
+    "minimax": (
+        "max(A z - b) + ||z||_inf + ||z||^2",
+        lambda x, A, b: cp.max(A @ x - b) + cp.norm_inf(x) + cp.sum_squares(x),
+        lambda x: [],
+    ),
+    "hinge": (
+        "sum(relu(1 - A z)) + 1/2 ||z||^2 + b^T A z",
+        lambda x, A, b: cp.sum(cp.pos(1 - A @ x)) + 0.5 * cp.sum_squares(x) + b @ (A @ x),
+        lambda x: [],
+    ),
+    "nested": (
+        "max(|z[0]|, relu(z[1]) + ||z||_1) + ||A z - b||^2",
+        lambda x, A, b: cp.maximum(cp.abs(x[0]), cp.pos(x[1]) + cp.norm1(x)) + cp.sum_squares(A @ x - b),
+        lambda x: [],
+    ),
+    "constraints": (
+        "||A z - b||^2 subject to min(z) >= -0.2, |z[0] - 1| <= 0.3, ||z||_1 <= 2, max(z[1], z[2]) + z[3] <= 0.1",
+        lambda x, A, b: cp.sum_squares(A @ x - b),
+        lambda x: [cp.min(x) >= -0.2, cp.abs(x[0] - 1) <= 0.3, cp.norm1(x) <= 2, cp.maximum(x[1], x[2]) + x[3] <= 0.1],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_against_cvxpy_with_gradients(name: str) -> None:
+    text, objective, constraints = CASES[name]
+    layer = imp.compile(f"argmin_{{z in R^n}} {text}", n=4, m=7).double()
+    g = torch.Generator().manual_seed(1)
+    A = torch.randn(7, 4, dtype=D, generator=g)
+    with torch.no_grad():
+        layer.A.copy_(A)
+    b = torch.randn(3, 7, dtype=D, generator=g)
+    sol = layer.solve(b)
+    assert sol.report.converged.all()
+    for i in range(3):
+        x = cp.Variable(4)
+        cp.Problem(cp.Minimize(objective(x, A.numpy(), b[i].numpy())), constraints(x)).solve(
+            solver="CLARABEL", tol_gap_abs=1e-12, tol_gap_rel=1e-12, tol_feas=1e-12
+        )
+        np.testing.assert_allclose(sol.value[i].detach().numpy(), x.value, atol=1e-6)
+    assert torch.autograd.gradcheck(layer, b.requires_grad_(), atol=1e-8)
+    assert torch.autograd.gradgradcheck(layer, b, atol=1e-6)
+
+
+def test_soft_threshold() -> None:
+    """argmin ½‖z − x‖² + λ‖z‖₁ is the soft threshold; its multiplier-free derivative by λ is −sign."""
+    layer = imp.compile("argmin_{z in R^n} 1/2 ||z - x||^2 + lam ||z||_1", n=4)
+    x = torch.tensor([2.0, -0.3, 0.5, -3.0], dtype=D)
+    lam = torch.tensor(0.4, dtype=D, requires_grad=True)
+    z = layer(x, lam)
+    torch.testing.assert_close(z, x.sign() * (x.abs() - 0.4).clamp(min=0), atol=1e-12, rtol=0)
+    z.square().sum().backward()
+    torch.testing.assert_close(lam.grad, torch.tensor(-2 * (1.6 + 0.1 + 2.6), dtype=D))
+
+
+def test_the_multiplier_of_a_kinked_constraint() -> None:
+    """min ½‖z − x‖² with ‖z‖₁ ≤ 1: the multiplier is the threshold."""
+    text = "argmin_{z in R^n} 1/2 ||z - x||^2 subject to budget: ||z||_1 <= 1\nreturn z, dual(budget)"
+    layer = imp.compile(text, n=3)
+    z, shift = layer(torch.tensor([2.0, -1.5, 0.1], dtype=D))
+    torch.testing.assert_close(shift, torch.tensor(1.25, dtype=D))
+    torch.testing.assert_close(z, torch.tensor([0.75, -0.25, 0.0], dtype=D), atol=1e-12, rtol=0)
