@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..solvers.factor import Factor, factorise, substitute
+from ..solvers.factor import Factor, decompose, factorise, substitute
 from .failure import Failures, report_singular
 from .rules import outer_levels, primal
 
@@ -100,8 +100,7 @@ class _FactoriseReverse(torch.autograd.Function):
 
     @staticmethod
     def forward(A: Tensor) -> tuple[Tensor, Tensor]:
-        lu, pivots, _ = torch.linalg.lu_factor_ex(A)
-        return lu, pivots
+        return decompose(A)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

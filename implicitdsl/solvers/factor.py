@@ -63,6 +63,36 @@ class Factor(NamedTuple):
         return Factor(torch.diagonal_scatter(self.lu, fixed, dim1=-2, dim2=-1), self.pivots)
 
 
+SAFE = 128
+"""Largest matrix that a batched LU of torch is trusted with on several threads."""
+
+
+def _one_by_one(matrix: Tensor) -> bool:
+    """After `torch.set_num_threads` (2.13, MKL) LU of a batch of matrices above 128 × 128 runs on torch's threads and on
+    MKL's, which overwrite each other: wrong factors or a hang. A matrix alone has MKL's threads, and costs the same.
+    """
+    return (
+        matrix.device.type == "cpu"
+        and matrix.shape[-1] > SAFE
+        and matrix.ndim > 2
+        and not torch.compiler.is_compiling()
+        and torch.get_num_threads() > 1
+    )
+
+
+def decompose(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """LU (*, n, n) and pivots (*, n) of a matrix (*, n, n), as `torch.linalg.lu_factor_ex` packs them; never raises."""
+    if not _one_by_one(matrix):
+        return torch.linalg.lu_factor_ex(matrix)[:2]
+    lu, pivots = matrix.new_empty(matrix.shape), matrix.new_empty(matrix.shape[:-1], dtype=torch.int32)
+    flat = zip(*(t.reshape(-1, *t.shape[matrix.ndim - 2 :]) for t in (matrix, lu, pivots)), strict=True)
+    for one, lu_of, pivots_of in flat:
+        lu_one, pivots_one, _ = torch.linalg.lu_factor_ex(one)
+        lu_of.copy_(lu_one)
+        pivots_of.copy_(pivots_one)
+    return lu, pivots
+
+
 def substitute(lu: Tensor, pivots: Tensor, right: Tensor, transposed: bool = False) -> Tensor:
     """A⁻¹ R, or A⁻ᵀ R, from LU factors (*, n, n) and (*, n), for R (*, n, k) with the same leading dimensions.
 
@@ -73,6 +103,9 @@ def substitute(lu: Tensor, pivots: Tensor, right: Tensor, transposed: bool = Fal
         n, k = right.shape[-2:]
         flat = substitute(lu.reshape(-1, n, n), pivots.reshape(-1, n), right.reshape(-1, n, k), transposed)
         return flat.view(right.shape)
+    if _one_by_one(lu) and len(lu):
+        rows = [torch.linalg.lu_solve(*one, adjoint=transposed) for one in zip(lu, pivots, right, strict=True)]
+        return torch.stack(rows)
     return torch.linalg.lu_solve(lu, pivots, right, adjoint=transposed)
 
 
@@ -84,5 +117,4 @@ def factorise(matrix: Tensor, diagonal: bool = False) -> Factor:
         return Factor(matrix.squeeze(-1), None)
     if matrix.dtype in (torch.float16, torch.bfloat16):
         raise TypeError(f"LU needs float32 or float64, got {matrix.dtype}; cast the inputs or use a matrix-free solver")
-    lu, pivots, _ = torch.linalg.lu_factor_ex(matrix)
-    return Factor(lu, pivots)
+    return Factor(*decompose(matrix))
