@@ -68,8 +68,8 @@ SAFE = 128
 
 
 def _one_by_one(matrix: Tensor) -> bool:
-    """After `torch.set_num_threads` (2.13, MKL) LU of a batch of matrices above 128 × 128 runs on torch's threads and on
-    MKL's, which overwrite each other: wrong factors or a hang. A matrix alone has MKL's threads, and costs the same.
+    """After `torch.set_num_threads` (2.13, MKL) LU of a batch of matrices above 128 × 128 runs on torch's threads and
+    on MKL's, which overwrite each other: wrong factors or a hang. A matrix alone has MKL's threads and costs the same.
     """
     return (
         matrix.device.type == "cpu"
