@@ -38,10 +38,17 @@ class Written:
 
 
 def write(
-    form: Evolution, times: Sequence[Expr], functions: Functions, sizes: Mapping[str, int], dims: Sequence[str] = ()
+    form: Evolution,
+    times: Sequence[Expr],
+    like: Sequence[Expr],
+    functions: Functions,
+    sizes: Mapping[str, int],
+    dims: Sequence[str] = (),
 ) -> Written:
-    """Generate everything about an equation. `times`: start, end, and where outputs are asked for."""
-    return _Writer(form, functions, sizes, tuple(dims)).all(times)
+    """Generate everything about an equation. `times`: start, end, and where outputs are asked for; `like`: a symbol
+    whose dtype and device numbers take.
+    """
+    return _Writer(form, functions, sizes, tuple(dims)).all(times, tuple(like))
 
 
 class _Writer:
@@ -62,7 +69,7 @@ class _Writer:
         """What follows the state (and u) among the arguments."""
         return (self.form.variable, *self.inputs) if self.moving else self.inputs
 
-    def all(self, times: Sequence[Expr]) -> Written:
+    def all(self, times: Sequence[Expr], like: tuple[Expr, ...]) -> Written:
         form = self.form
         outer_roots = [e for _, e in self.hoisted]
         outer, outer_opaques = ordered(outer_roots), opaques_of(*outer_roots)
@@ -78,10 +85,10 @@ class _Writer:
                 self.put_packed("drift", drift)
         if self.gaps:
             self.put_packed("gaps", join(self.gaps), opaques=self.opaques)
-        start = ordered(form.initial) or self.inputs[:1] or outer[:1]
+        start = ordered(form.initial) or like
         called = opaques_of(*form.initial)
         self.put("start", start, [join(form.initial)], opaques=called)
-        asked = ordered(times) or start[:1]
+        asked = ordered(times) or like
         self.put("times", asked, times)
         hoisted = tuple(s for s, _ in self.hoisted)
         return Written(

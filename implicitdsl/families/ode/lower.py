@@ -17,12 +17,16 @@ from implicitdsl.ir.plan import BlockPlan, Choice
 from implicitdsl.ir.queries import queries, roots
 from implicitdsl.lowering.source import Program
 from implicitdsl.solvers.ode.control import Control
+from implicitdsl.solvers.ode.dirk import IMPLICIT_EULER, KVAERNO5, TRAPEZOID, Dirk
 from implicitdsl.solvers.ode.explicit import Explicit
 from implicitdsl.solvers.ode.method import Method
+from implicitdsl.solvers.ode.rosenbrock import Rodas5P
 from implicitdsl.solvers.ode.tableaux import TABLEAUX
 
 from .block import Asked, Call, OdeBlock, Recipe
-from .generate import write
+from .generate import ordered, write
+
+IMPLICIT = {t.name: t for t in (IMPLICIT_EULER, TRAPEZOID, KVAERNO5)}
 
 
 class Language(Protocol):
@@ -44,11 +48,12 @@ def source(part: BlockPlan, language: Language) -> str:
     """The generated Python of a block for any sizes; dimensions that no input shows are further arguments."""
     form = form_of(part)
     times = [form.start, form.end]
+    like = ordered([*form.initial, *form.rates, *times], exclude=(*form.states, form.variable))[:1]
     try:
-        return write(form, times, language.function_table, {}).text
+        return write(form, times, like, language.function_table, {}).text
     except KeyError:
         dims = sorted({n for s in form.states for d in s.shape for n in d.names})
-        return write(form, times, language.function_table, {}, dims).text
+        return write(form, times, like, language.function_table, {}, dims).text
 
 
 def form_of(part: BlockPlan) -> Evolution:
@@ -65,7 +70,8 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
     form = form_of(part)
     block = next(b for b in model.blocks if b is part.block)
     asked, times, at_end = _asked(block, model, form)
-    written = write(form, times, language.function_table, sizes)
+    like = [s.node for s in (*model.givens, *model.params, *model.consts)][:1]
+    written = write(form, times, like, language.function_table, sizes)
     states = tuple((s, tuple(d.evaluate(sizes) for d in s.shape)) for s in form.states)
     measured = sum(_size(shape) for _, shape in states[: len(states) - form.integrals])
     title = model.name or "layer"
@@ -152,6 +158,10 @@ def _ladder(choices: Sequence[Choice]) -> Sequence[Choice]:
 
 def made(choice: Choice) -> Method:
     """The method that a plan names."""
+    if choice.method == "rodas5p":
+        return Rodas5P()
+    if choice.method in IMPLICIT:
+        return Dirk(IMPLICIT[choice.method])
     return Explicit(TABLEAUX[choice.method])
 
 

@@ -43,7 +43,7 @@ ADAPTIVE_NAMES = {
     "bosh3": "Bogacki–Shampine, order 3",
     "kvaerno5": "Kværnø, diagonally implicit, order 5, for stiff equations",
 }
-SUITS = {"dopri5": rungs.dopri5}
+SUITS = {"dopri5": rungs.dopri5, "rodas5p": rungs.rodas5p}
 
 BACKWARD = (
     Method(
@@ -59,7 +59,7 @@ BACKWARD = (
     Method("reversible", SENTENCE, "backward", (), "steps undone exactly, memory independent of their number"),
 )
 
-MISSING_FORWARD = ("implicit_euler", "trapezoid", "leapfrog", "yoshida4", "rodas5p", "kvaerno5", "expm")
+MISSING_FORWARD = ("leapfrog", "yoshida4", "expm")
 MISSING_BACKWARD = ("backsolve", "reversible")
 
 

@@ -12,6 +12,10 @@ Facts = Mapping[str, Fact]
 Sizes = Mapping[str, int | None]
 
 
+DENSE, OPAQUE = 256, 64
+"""Up to so many states a step may factor the Jacobian; of a bound function it costs a product a state."""
+
+
 def value(facts: Facts, name: str) -> Any:
     """A fact's value; None where it is unknown."""
     found = facts.get(name)
@@ -20,6 +24,21 @@ def value(facts: Facts, name: str) -> Any:
 
 def dopri5(facts: Facts, sizes: Sizes) -> Verdict:
     return True, "explicit of order 5 with steps of its own for each sample, until a sample proves stiff"
+
+
+def state_size(facts: Facts, sizes: Sizes) -> int | None:
+    """The number of entries of the state, where the sizes are known."""
+    dim = value(facts, "size")
+    known = {name: size for name, size in sizes.items() if size is not None}
+    return dim.evaluate(known) if dim is not None and dim.names <= known.keys() else None
+
+
+def rodas5p(facts: Facts, sizes: Sizes) -> Verdict:
+    n = state_size(facts, sizes)
+    if n is not None and n > (OPAQUE if value(facts, "opaque") else DENSE):
+        return False, f"a factorisation of the Jacobian of {n} states a step is too much"
+    how = "by products" if value(facts, "opaque") else "in closed form where there is one"
+    return True, f"Rosenbrock of order 5, one LU a step with the Jacobian {how}"
 
 
 def checkpointed(facts: Facts, sizes: Sizes) -> Verdict:

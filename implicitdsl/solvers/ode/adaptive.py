@@ -104,7 +104,9 @@ class Integration:
                 rows.take(alive.view(-1).nonzero().view(-1))
                 a = self.problem.rows(self.a, rows.ids)
         self._settle(method, rows, attempts)
-        self.status[(self.status == int(Outcome.STIFF)) & (not last)] = RUNNING
+        if not last:
+            left = (self.status == int(Outcome.STIFF)) | (self.status == int(Outcome.MAX_STEPS))
+            self.status = torch.where(left, RUNNING, self.status)
 
     def result(self) -> Ended:
         """After the last method."""
