@@ -107,6 +107,7 @@ def _run_compiled(
     method: Iteration, problem: RootProblem, a: Inputs, state: Any, rule: Rule, first: Tensor, scale: Tensor
 ) -> Solved:
     make = type(state)
+    every = next(e for e in range(rule.every, 0, -1) if rule.max_iter % e == 0)  # so that the limit is met exactly
 
     def judged(state: Any, best: Tensor, mark: Tensor, k: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         view = method.view(state)
@@ -125,10 +126,10 @@ def _run_compiled(
         # views made inside: Dynamo lifts attributes of outer tensors (W.mT) as inputs of their own, and refuses aliases
         inner = tuple(x.view_as(x) for x in a)
         at = problem.at(inner)
-        for _ in range(rule.every):
+        for _ in range(every):
             state = method.step(at, inner, state)
-        k = k + rule.every
-        look = k % rule.window < rule.every
+        k = k + every
+        look = k % rule.window < every
         found, now, best = judged(state, best, torch.where(look, mark, torch.inf), k)
         running = status == RUNNING
         kept = tuple(_where(running, new, old) for new, old in zip(now, kept, strict=True))

@@ -17,6 +17,19 @@ F64 = torch.float64
 CONVERGED = Outcome.CONVERGED
 
 
+SLOPES = {"known": False}
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["values", "slopes"])
+def with_slopes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs without slopes and with them, which lets Newton steps come first."""
+    monkeypatch.setitem(SLOPES, "known", request.param)
+
+
+def slope(f: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda z, a: torch.func.vjp(lambda z: f(z, a), z)[1](torch.ones_like(z))[0]
+
+
 def run(
     f: Callable[[Tensor, Tensor], Tensor],
     a: Tensor | list[float],
@@ -26,7 +39,8 @@ def run(
 ) -> Solved:
     """A row for each number in a, or a row of a."""
     a = torch.tensor(a, dtype=F64).unsqueeze(1) if isinstance(a, list) else a
-    problem = RootProblem(residual=f, ranks=(1,), diagonal=True, lower=lower, upper=upper)
+    known = slope(f) if SLOPES["known"] else None
+    problem = RootProblem(residual=f, jacobian=known, ranks=(1,), diagonal=True, lower=lower, upper=upper)
     return Bisection().solve(problem, torch.full_like(a, start), (a,))
 
 
@@ -154,3 +168,31 @@ def test_systems_are_refused() -> None:
     problem = RootProblem(residual=lambda z, a: z.flip(-1) - a, ranks=(1,))
     with pytest.raises(ValueError, match="one unknown each"):
         Bisection().solve(problem, torch.zeros(1, 2), (torch.zeros(1, 2),))
+
+
+def test_newton_steps_come_first_and_stay_in_the_bracket() -> None:
+    seen: list[Tensor] = []
+
+    def cubic(z: Tensor, a: Tensor) -> Tensor:
+        seen.append(z)
+        return z**3 - 2 * z + a  # from 0, plain Newton steps run between 0 and 1 for ever at a = 2
+
+    a = torch.linspace(1.5, 2.5, 40, dtype=F64).view(4, 10)
+    problem = RootProblem(
+        residual=cubic, jacobian=lambda z, a: 3 * z * z - 2, ranks=(1,), diagonal=True, lower=-3.0, upper=0.9
+    )
+    solved = Bisection().solve(problem, torch.zeros_like(a), (a,))
+    assert solved.all_converged()
+    assert cubic(solved.z, a).abs().max() < 1e-14
+    assert int(solved.iterations.max()) <= 10
+    assert all(bool(((z >= -3) & (z <= 0.9)).all()) for z in seen)
+
+
+def test_rows_that_newton_steps_do_not_settle_start_anew() -> None:
+    def cusp(z: Tensor, a: Tensor) -> Tensor:
+        return torch.sign(z - a) * (z - a).abs() ** 0.5  # Newton steps jump to the other side and as far again
+
+    a = torch.tensor([[0.3], [-0.21]], dtype=F64)
+    problem = RootProblem(residual=cusp, jacobian=slope(cusp), ranks=(1,), diagonal=True, lower=-1.0, upper=1.0)
+    solved = Bisection().solve(problem, torch.zeros_like(a), (a,))
+    torch.testing.assert_close(solved.z, a, rtol=0, atol=1e-12)

@@ -65,3 +65,13 @@ def test_compiled_equals_eager(solver: Solver, problem: RootProblem, a: tuple[Te
     assert (compiled[0] - eager[0])[others].abs().max() < 1e-10
     assert (compiled[2] - eager[2])[others].abs().max() <= 2
     assert torch.equal(compiled[3].isfinite(), eager[3].isfinite())
+
+
+@pytest.mark.parametrize("limit", [7, 10, 12])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_a_compiled_loop_keeps_its_limit(limit: int) -> None:
+    def solve(*a: Tensor) -> Tensor:
+        return Picard(max_iter=limit).solve(TANH, torch.zeros_like(a[0]), a).iterations
+
+    torch.compiler.reset()
+    assert torch.compile(solve, fullgraph=True, backend="eager")(*SYSTEM).tolist() == [limit] * 5
