@@ -38,21 +38,27 @@ def optimum(form: Program, context: Context) -> tuple[tuple[Fact, ...], Program]
         Fact("definite", len(form.of(DEFINITE)), ()),
         fact,
         _roughness(form, unknowns, context),
+        _opaque(form, unknowns),
     )
     return facts, form
 
 
 def _roughness(form: Program, unknowns: frozenset[Expr], context: Context) -> Fact:
-    """`rough`: the calls that are not twice differentiable everywhere; `opaque` functions among them."""
+    """`rough`: the calls that are not differentiable everywhere."""
     roots = (form.objective, *(c.body for c in form.constraints))
     found: list[str] = []
     for e in walk(*roots):
         function = context.functions.get(e.name) if e.op == "call" else None
-        if depends(e, unknowns) and (
-            e.op == "apply" or (function is not None and function.smoothness < Smoothness.SMOOTH)
-        ):
+        if function is not None and function.smoothness < Smoothness.SMOOTH and depends(e, unknowns):
             found.append(show(e))
     return Fact("rough", tuple(found), ())
+
+
+def _opaque(form: Program, unknowns: frozenset[Expr]) -> Fact:
+    """`opaque`: the bound functions of the unknowns."""
+    roots = (form.objective, *(c.body for c in form.constraints))
+    names = dict.fromkeys(e.name for e in walk(*roots) if e.op == "apply" and depends(e, unknowns))
+    return Fact("opaque", tuple(names) or None, ())
 
 
 def _objective(form: Program, unknowns: frozenset[Expr], names: str, context: Context) -> Fact:

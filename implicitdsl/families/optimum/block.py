@@ -86,9 +86,9 @@ class OptimumBlock:
             if isinstance(error.solution, Solved):
                 lost = error.solution
                 y = lost.z.new_full((lost.z.shape[0], C.shape[-2]), torch.nan)
-                error.solution = self._unpacked(lost.z, y, batch, kind), _report(lost, None, batch, self.recipe.method)
+                error.solution = self._unpacked(lost.z, y, batch, kind), report(lost, None, batch, self.recipe.method)
             raise
-        made = _report(optimum, optimum.weak, batch, self.recipe.method) if want_report else None
+        made = report(optimum, optimum.weak, batch, self.recipe.method) if want_report else None
         return self._unpacked(z, y, batch, kind), made
 
     def _coefficients(
@@ -111,22 +111,24 @@ class OptimumBlock:
         at = 0
         for name, shape in self.recipe.unknowns:
             count = math.prod(shape)
-            found[name] = _shaped(z[:, at : at + count], shape, shared, kind)
+            found[name] = shaped(z[:, at : at + count], shape, shared, kind)
             at += count
         for key, label in self.recipe.duals:
             parts = [r for r in self.recipe.rows if r.label == label]
             total = sum(r.sign * y[:, r.start : r.stop] for r in parts)
             assert isinstance(total, Tensor)
-            found[key] = _shaped(total, parts[0].shape, shared, kind)
+            found[key] = shaped(total, parts[0].shape, shared, kind)
         return found
 
 
-def _shaped(flat: Tensor, shape: tuple[int, ...], shared: bool, kind: torch.dtype) -> Tensor:
+def shaped(flat: Tensor, shape: tuple[int, ...], shared: bool, kind: torch.dtype) -> Tensor:
+    """Rows of numbers as values of a shape; `shared`: one for the whole batch."""
     value = flat.to(kind)
     return value[0].reshape(shape) if shared else value.reshape(-1, *shape)
 
 
-def _report(found: Solved | Optimum, weak: Tensor | None, batch: int | None, method: str) -> Report:
+def report(found: Solved | Optimum, weak: Tensor | None, batch: int | None, method: str) -> Report:
+    """A block's report, one entry a sample."""
     message = ""
     if weak is not None and bool((weak > 0).any()):
         count, most = int((weak > 0).sum()), int(weak.max())

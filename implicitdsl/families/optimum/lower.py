@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.kkt import Spec
+from implicitdsl.families.equilibrium.roots import Regions, region
 from implicitdsl.ground.methods import Method
 from implicitdsl.ir.dims import size_of
 from implicitdsl.ir.function import Functions
-from implicitdsl.ir.model import Model
+from implicitdsl.ir.model import Model, SetInfo
 from implicitdsl.ir.nodes import Expr, symbols
 from implicitdsl.ir.plan import BlockPlan
 from implicitdsl.lowering.codegen import generate, opaques_of
@@ -19,6 +21,12 @@ from implicitdsl.lowering.stages import queries
 
 from .block import Call, OptimumBlock, Recipe, Rows
 from .coefficients import Coefficients, coefficients
+from .conditions import conditions
+from .conditions import source as smooth_source
+from .smooth import SmoothBlock, SmoothRecipe
+
+SMOOTH = ("nlp",)
+"""Methods that see functions, not coefficients."""
 
 
 class Language(Protocol):
@@ -33,11 +41,21 @@ class Language(Protocol):
 def lower(parts: Sequence[BlockPlan], model: Model, sizes: Mapping[str, int], language: Language) -> Any:
     """The runner of one `argmin` block."""
     (part,) = parts
+    if part.forward[0].method in SMOOTH:
+        return SmoothBlock(_smooth(part, model, sizes, language))
     return OptimumBlock(_recipe(part, model, sizes, language))
 
 
 def source(part: BlockPlan, language: Language) -> str:
     """The generated Python of a block for any sizes; dimensions that no input shows are further arguments."""
+    if part.forward[0].method in SMOOTH:
+        assert part.program is not None
+        system = conditions(part.program, language.function_table)
+        try:
+            return smooth_source(system, language.function_table, {})[0]
+        except KeyError:
+            dims = sorted({n for u in system.system.unknowns for d in u.shape for n in d.names})
+            return smooth_source(system, language.function_table, {}, None, dims)[0]
     found = _coefficients(part, language)
     try:
         return _write(found, language, {})[0]
@@ -74,21 +92,66 @@ def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: L
         rows.append(Rows(at, at + count, shape, c.label, c.sign))
         at += count
         equalities = at if k < found.equalities else equalities
-    line = model.source.position(part.block.span.start)[0]
-    failures = Failures(part.block.wishes.on_failure or "warn", f"{model.source.name}:{line}")
     solver = None
     if choice.method != "direct":
         method = language.method("optimum", "forward", choice.method)
         assert method is not None, f"the planner chose {choice.method}, which no family has"
         solver = method.load()(**dict(choice.options))
-    (asked,) = [q for block, q in zip(model.blocks, queries(model), strict=True) if block is part.block]
     return Recipe(
         program=Program(f"{model.name or 'layer'} {names}", text),
         call=Call("coefficients", tuple(s.name for s in inputs), opaques),
         curved=found.P is not None,
         unknowns=tuple((u.name, tuple(d.evaluate(sizes) for d in u.shape)) for u in found.unknowns),
         rows=tuple(rows),
-        duals=tuple((q.name, str(q.node.attrs[0])) for q in asked),
-        spec=Spec(solver, equalities, failures),
+        duals=_duals(part, model),
+        spec=Spec(solver, equalities, _failures(part, model)),
+        method=choice.method,
+    )
+
+
+def _failures(part: BlockPlan, model: Model) -> Failures:
+    line = model.source.position(part.block.span.start)[0]
+    return Failures(part.block.wishes.on_failure or "warn", f"{model.source.name}:{line}")
+
+
+def _duals(part: BlockPlan, model: Model) -> tuple[tuple[str, str], ...]:
+    """The key and the label of each multiplier that is asked for."""
+    (asked,) = [q for block, q in zip(model.blocks, queries(model), strict=True) if block is part.block]
+    return tuple((q.name, str(q.node.attrs[0])) for q in asked)
+
+
+def _smooth(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: Language) -> SmoothRecipe:
+    assert part.program is not None, "an argmin block has a normal form"
+    functions = language.function_table
+    system = conditions(part.program, functions)
+    wish = part.block.wishes.start
+    start = wish if isinstance(wish, Expr) else None
+    text, inputs, begin = smooth_source(system, functions, sizes, start)
+
+    def shape(e: Expr) -> tuple[int, ...]:
+        return tuple(d.evaluate(sizes) for d in e.shape)
+
+    counts = [math.prod(shape(y)) for y in system.multipliers]
+    p, m = sum(counts[: system.equalities]), sum(counts[system.equalities :])
+    sets = {s.node: s.set for s in part.block.unknowns}
+    free = SetInfo("R", (), (), "R")
+    regions = Regions([region(sets.get(u, free), shape(u)) for u in system.unknowns], at_zero=wish == "zeros")
+    choice = part.forward[0]
+    method = language.method("optimum", "forward", choice.method)
+    assert method is not None, f"the planner chose {choice.method}, which no family has"
+    rows = zip(system.rows, system.multipliers, strict=True)
+    names = ", ".join(u.name for u in part.block.unknowns)
+    return SmoothRecipe(
+        program=Program(f"{model.name or 'layer'} {names}", text),
+        inputs=tuple(s.name for s in inputs),
+        ranks=tuple(s.rank for s in inputs),
+        unknowns=tuple((u.name, shape(u)) for u in system.unknowns),
+        multipliers=tuple((c.label, c.sign, shape(y)) for c, y in rows),
+        duals=_duals(part, model),
+        sizes=(sum(math.prod(shape(u)) for u in system.unknowns), p, m),
+        regions=regions,
+        start=None if begin is None else tuple(s.name for s in begin),
+        solver=method.load()(**dict(choice.options)),
+        failures=_failures(part, model),
         method=choice.method,
     )

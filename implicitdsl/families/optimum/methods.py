@@ -37,10 +37,11 @@ FORWARD = (
     ),
     _forward(
         "nlp",
-        "non-convex problems, to a local minimum",
-        None,
-        max_iter(500),
-        Option("method", "name", None, "newton, sqp or augmented_lagrangian"),
+        "Newton's method, interior point with inequalities: smooth convex problems, others to a local minimum",
+        rungs.nlp,
+        max_iter(200),
+        Option("method", "name", None, "newton, which is the default"),
+        code="smooth:Smooth",
     ),
 )
 

@@ -51,6 +51,18 @@ def ipm(facts: Facts, sizes: Sizes) -> Verdict:
     return True, f"a {kind} objective with {rows} affine inequalities: interior point, then one exact solve"
 
 
+def nlp(facts: Facts, sizes: Sizes) -> Verdict:
+    if is_quadratic(facts):
+        return False, "a quadratic program"
+    if value(facts, "definite"):
+        return False, "a matrix inequality"
+    if value(facts, "convex") is None:
+        return False, "not convex"
+    if value(facts, "inequalities").value == 0:
+        return True, f"smooth and convex, {why_not(facts)}: Newton's method with a line search"
+    return True, f"smooth and convex, {why_not(facts)}: interior point on the optimality conditions"
+
+
 def kkt(facts: Facts, sizes: Sizes) -> Verdict:
     return True, "the KKT conditions on the active set are one linear system, differentiated exactly"
 
@@ -60,17 +72,24 @@ def gap(block: Any, facts: Facts) -> str | None:
     asked = block.wishes.forward
     if value(facts, "convex") is None and (asked is None or asked.method != "nlp"):
         return None
-    if not is_quadratic(facts):
-        return f"argmin beyond quadratic programs: {why_not(facts)}"
+    if value(facts, "definite"):
+        return "matrix inequalities (`PSD`, `>>`)"
+    opaque = value(facts, "opaque")
+    if opaque and not is_quadratic(facts):
+        return f"bound functions of the unknowns in an argmin: `{opaque[0]}`"
     if asked is not None and asked.method not in LOWERED:
         return f"`using {asked.method}`"
+    if asked is not None and asked.method in ("direct", "ipm") and not is_quadratic(facts):
+        return f"`using {asked.method}` beyond quadratic programs: {why_not(facts)}"
     if asked is not None and asked.method == "direct" and value(facts, "inequalities").value != 0:
         return "`using direct` with inequalities"
+    if asked is not None and asked.get("method") not in (None, "newton"):
+        return f"`nlp(method={asked.get('method')})`; `nlp()` and `nlp(method=newton)` are"
     backward = block.wishes.backward
     if backward is not None and backward.method not in LOWERED:
         return f"`backward {backward.method}`"
     return None
 
 
-LOWERED = frozenset(("direct", "ipm", "kkt"))
+LOWERED = frozenset(("direct", "ipm", "nlp", "kkt"))
 """Methods that run."""

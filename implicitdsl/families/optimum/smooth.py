@@ -1,0 +1,198 @@
+"""One `argmin` of a smooth program at run time: the optimality conditions are a root problem whose solver minimises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from implicitdsl.backward.failure import Failures
+from implicitdsl.backward.implicit import Implicit, implicit_solve
+from implicitdsl.families.equilibrium.roots import Regions
+from implicitdsl.ground.errors import ConvergenceError
+from implicitdsl.lowering.bound import Bound
+from implicitdsl.lowering.report import Report
+from implicitdsl.lowering.source import Program
+from implicitdsl.solvers.factor import factorise
+from implicitdsl.solvers.loop import Solver
+from implicitdsl.solvers.optimum.smooth import Derivatives, Smooth, SmoothProblem, Values
+from implicitdsl.solvers.problem import Inputs, RootProblem
+from implicitdsl.solvers.verdict import CONVERGED, Solved, norm
+
+from .block import report, shaped
+
+
+@dataclass(frozen=True)
+class SmoothRecipe:
+    """All that is known of a block before tensors come.
+
+    `inputs` are what every generated function takes after the state, with core `ranks`; `unknowns` and `multipliers`
+    are names and shapes, in packing order (equalities first); `sizes` are (n, p, m).
+    """
+
+    program: Program
+    inputs: tuple[str, ...]
+    ranks: tuple[int, ...]
+    unknowns: tuple[tuple[str, tuple[int, ...]], ...]
+    multipliers: tuple[tuple[str | None, float, tuple[int, ...]], ...]
+    duals: tuple[tuple[str, str], ...]
+    sizes: tuple[int, int, int]
+    regions: Regions
+    start: tuple[str, ...] | None
+    solver: Smooth
+    failures: Failures
+    method: str
+
+
+class SmoothBlock:
+    """Runs a recipe. Stateless; pickles."""
+
+    def __init__(self, recipe: SmoothRecipe) -> None:
+        self.recipe = recipe
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The generated source."""
+        return (self.recipe.program.text,)
+
+    def solve(
+        self,
+        values: Mapping[str, Tensor],
+        functions: Mapping[str, Bound],
+        batch: int | None,
+        start: Mapping[str, Tensor] | None,
+        want_report: bool,
+    ) -> tuple[dict[str, Tensor], Report | None]:
+        """See `lowering.layer.BlockRunner`. The solve is in float64, whatever the inputs are."""
+        recipe = self.recipe
+        like = next(iter(values.values()), None)
+        kind = torch.get_default_dtype() if like is None else like.dtype
+        a = tuple(values[name].double() for name in recipe.inputs)
+        rows = next((x.shape[0] for x, rank in zip(a, recipe.ranks, strict=True) if x.ndim > rank), 1)
+        z0 = self._start(values, a, rows, start)
+        solver = KktSolver(recipe)
+        try:
+            state, solved = implicit_solve(
+                _problem(recipe), solver, z0, a, backward=Implicit(), failures=recipe.failures
+            )
+        except ConvergenceError as error:
+            if isinstance(error.solution, Solved):
+                lost = error.solution
+                error.solution = self._unpacked(lost.z, batch, kind), report(lost, None, batch, recipe.method)
+            raise
+        made = report(solved, None, batch, recipe.method) if want_report else None
+        return self._unpacked(state, batch, kind), made
+
+    def _start(self, values: Mapping[str, Tensor], a: Inputs, rows: int, start: Mapping[str, Tensor] | None) -> Tensor:
+        """(B, n + p + m): a warm start, the expression of `start`, or a point of the sets; multipliers zero."""
+        recipe = self.recipe
+        n, p, m = recipe.sizes
+        like = a[0].detach() if a else torch.empty((), dtype=torch.float64)
+        z0 = recipe.regions.start(like).expand(rows, n).clone()
+        if recipe.start is not None:
+            given = [values[name].detach().double() for name in recipe.start]
+            z0 = recipe.program["start"](*given)[..., :n].expand(rows, n).clone()
+        if start is not None:
+            at = 0
+            for name, shape in recipe.unknowns:
+                count = math.prod(shape)
+                if name in start:
+                    z0[:, at : at + count] = start[name].detach().double().reshape(-1, count)
+                at += count
+        return torch.cat([z0, z0.new_zeros(rows, p + m)], -1)
+
+    def _unpacked(self, state: Tensor, batch: int | None, kind: torch.dtype) -> dict[str, Tensor]:
+        recipe = self.recipe
+        shared = state.shape[0] == 1 and batch != 1
+        found: dict[str, Tensor] = {}
+        at = 0
+        for name, shape in recipe.unknowns:
+            count = math.prod(shape)
+            found[name] = shaped(state[:, at : at + count], shape, shared, kind)
+            at += count
+        parts: dict[str, tuple[Tensor, tuple[int, ...]]] = {}
+        for label, sign, shape in recipe.multipliers:
+            count = math.prod(shape)
+            if label is not None:
+                value = sign * state[:, at : at + count]
+                parts[label] = (parts[label][0] + value if label in parts else value, shape)
+            at += count
+        for key, label in recipe.duals:
+            found[key] = shaped(*parts[label], shared, kind)
+        return found
+
+
+def _problem(recipe: SmoothRecipe) -> RootProblem:
+    """The optimality conditions: stationarity, equalities, min(λ, −g) = 0."""
+    program = recipe.program
+
+    def optional(name: str) -> Callable[..., Any] | None:
+        return next((program[found] for found in program if found == name), None)
+
+    pull = optional("pull_inputs")
+
+    def pull_inputs(*args: Tensor) -> tuple[Tensor, ...]:
+        assert pull is not None
+        found = pull(*args)
+        return found if isinstance(found, tuple) else (found,)
+
+    return RootProblem(
+        residual=program["residual"],
+        jacobian=optional("jacobian"),
+        pullback=optional("pullback"),
+        vjp_inputs=None if pull is None else pull_inputs,
+        ranks=recipe.ranks,
+    )
+
+
+@dataclass(frozen=True)
+class KktSolver(Solver):
+    """Minimises, then takes Newton steps on the optimality conditions as long as they help: exact to rounding."""
+
+    recipe: SmoothRecipe
+
+    def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
+        recipe, (n, p, m) = self.recipe, self.recipe.sizes
+        program = recipe.program
+
+        def at(rows: Tensor) -> Inputs:
+            return a if len(rows) == z0.shape[0] else problem.take(a, rows)
+
+        def sized(t: Tensor, rows: Tensor, *core: int) -> Tensor:
+            return t.expand(len(rows), *core)
+
+        def values(z: Tensor, rows: Tensor) -> Values:
+            found = _tuple(program["values"](z, *at(rows)))
+            e = sized(found[1], rows, p) if p else z[:, :0]
+            g = sized(found[1 + bool(p)], rows, m) if m else z[:, :0]
+            return Values(sized(found[0], rows), e, g)
+
+        def derivatives(z: Tensor, nu: Tensor, lam: Tensor, rows: Tensor) -> Derivatives:
+            found = list(_tuple(program["derivatives"](torch.cat([z, nu, lam], -1), *at(rows))))
+            f, H = sized(found.pop(0), rows, n), sized(found.pop(0), rows, n, n)
+            e = sized(found.pop(0), rows, p, n) if p else z.new_zeros(len(rows), 0, n)
+            g = sized(found.pop(0), rows, m, n) if m else z.new_zeros(len(rows), 0, n)
+            return Derivatives(f, e, g, H)
+
+        found = recipe.solver.solve(SmoothProblem(values, derivatives), z0[:, :n])
+        state = torch.cat([found.z, found.nu, found.lam], -1)
+        F = problem.F(state, a)
+        error = norm(F)
+        for _ in range(3):
+            J = problem.J(state, a)
+            better = state - factorise(J).solve(F)
+            after = problem.F(better, a)
+            helps = (norm(after) < error) & (found.status == CONVERGED)
+            if not bool(helps.any()):
+                break
+            state, F = torch.where(helps.unsqueeze(-1), better, state), torch.where(helps.unsqueeze(-1), after, F)
+            error = norm(F)
+        return Solved(state, found.status, found.iterations, error, found.iterations)
+
+
+def _tuple(found: Any) -> Sequence[Tensor]:
+    return found if isinstance(found, tuple) else (found,)
