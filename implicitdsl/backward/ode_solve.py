@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..solvers.ode.adaptive import integrate
 from ..solvers.ode.control import Control
+from ..solvers.ode.events import Events
 from ..solvers.ode.method import Method
 from ..solvers.ode.problem import OdeProblem
 from ..solvers.ode.replay import Segment, replay, segments
@@ -84,6 +85,45 @@ def ode_solve(spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, a: Inputs) -> 
     return ended.y, ended._replace(y=ended.y.detach())
 
 
+def event_times(
+    spec: OdeSolve, events: Events, y0: Tensor, t0: Tensor, end: Tensor, a: Inputs
+) -> tuple[Tensor, Tensor]:
+    """When each row meets its first event (B,), or `end`; and which one it is, -1: none. Without derivatives."""
+    found, fired = _Events.apply(spec, events, y0.detach(), t0.detach(), end.detach(), *(x.detach() for x in a))
+    return found, fired
+
+
+class _Events(torch.autograd.Function):
+    """Event times, without derivatives. What goes wrong on the way is said by the solve that ends there."""
+
+    @staticmethod
+    def forward(
+        spec: OdeSolve, events: Events, y0: Tensor, t0: Tensor, end: Tensor, *a: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        places = places_of(t0, end.unsqueeze(1))
+        ended = integrate(spec.problem, spec.methods, a, y0, places, spec.control, None, events)
+        assert ended.fired is not None
+        return torch.where(ended.fired >= 0, ended.time.to(end), end), ended.fired
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> tuple[None, ...]:
+        raise AssertionError("nothing here is differentiable")
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[None, None]:
+        return None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], spec: OdeSolve, events: Events, *tensors: Tensor) -> Any:
+        batch = tensors[0].shape[0 if in_dims[2] != 0 else 1]
+        merged = merge(info.batch_size, batch, in_dims[2:], tensors, (1, 0, 0, *spec.problem.ranks))
+        return split(info.batch_size, _Events.apply(spec, events, *merged))
+
+
 class _Plain(torch.autograd.Function):
     """Where no transform is active."""
 
@@ -136,6 +176,7 @@ class _Steps(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output)
+        ctx.count = len(output)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> tuple[None, ...]:
@@ -143,7 +184,7 @@ class _Steps(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[None, ...]:
-        return (None,) * (6 + 1)
+        return (None,) * ctx.count
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], spec: OdeSolve, *tensors: Tensor) -> Any:

@@ -4,86 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from implicitdsl.backward.failure import Failures
-from implicitdsl.backward.ode_solve import Backward, OdeSolve, ode_solve
+from implicitdsl.backward.ode_failure import report_unfinished
+from implicitdsl.backward.ode_solve import OdeSolve, event_times, ode_solve
 from implicitdsl.families.noise import Layout
 from implicitdsl.families.opaque import Noise, Opaques, UnsteadyError
 from implicitdsl.ground.diagnostics import Diagnostic
 from implicitdsl.ground.errors import ConvergenceError, SpecError
+from implicitdsl.ground.outcomes import Outcome
 from implicitdsl.ground.render import text as render_text
-from implicitdsl.ground.source import Source, Span
+from implicitdsl.ground.source import Span
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
-from implicitdsl.lowering.source import Program
-from implicitdsl.solvers.ode.control import Control
-from implicitdsl.solvers.ode.method import Method
+from implicitdsl.solvers.ode.events import Events
+from implicitdsl.solvers.ode.exponential import linear_flow
 from implicitdsl.solvers.ode.problem import OdeProblem
 from implicitdsl.solvers.ode.trajectory import Ended
 from implicitdsl.solvers.problem import Inputs
 
+from .recipe import Call, Recipe, closed, column, full, several
+
 HALF = (torch.float16, torch.bfloat16)
-
-
-@dataclass(frozen=True)
-class Call:
-    """A generated function and what it takes, by name."""
-
-    name: str
-    inputs: tuple[str, ...]
-    opaques: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Asked:
-    """An answer: its key, the state, the time (a place among `times`), whether that is a list of times, and whether the
-    rate of the state is asked for.
-    """
-
-    name: str
-    state: int
-    time: int
-    listed: bool
-    rate: bool
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that is known of a block before tensors come. `states` are shapes, in packing order, with the unknowns'
-    `names` (None: a derivative); `at_end`: the end state and time are wanted by their own names.
-    """
-
-    program: Program
-    rate: Call
-    ranks: tuple[int, ...]
-    moving: bool
-    invariants: Call | None
-    hoisted: tuple[str, ...]
-    start: Call
-    times: Call
-    time_ranks: tuple[int, ...]
-    states: tuple[tuple[int, ...], ...]
-    names: tuple[str | None, ...]
-    variable: str
-    asked: tuple[Asked, ...]
-    at_end: bool
-    measured: int | None
-    methods: tuple[Method, ...]
-    labels: tuple[str, ...]
-    control: Control
-    backward: Backward
-    failures: Failures
-    source: Source
-    places: Mapping[str, Span]
-
-    @property
-    def size(self) -> int:
-        return sum(math.prod(shape) for shape in self.states)
 
 
 class OdeBlock:
@@ -125,24 +70,32 @@ class OdeBlock:
         rows = 1 if batch is None else batch
         if recipe.invariants is not None:
             computed = self._call(recipe.invariants, values, functions)
-            values = {**values, **dict(zip(recipe.hoisted, _several(computed, len(recipe.hoisted)), strict=True))}
+            values = {**values, **dict(zip(recipe.hoisted, several(computed, len(recipe.hoisted)), strict=True))}
         y0 = self._call(recipe.start, values, functions)
         y0 = y0 if y0.dim() == 2 else y0.expand(rows, recipe.size)
         times = zip(self._call(recipe.times, values, functions), recipe.time_ranks, strict=True)
-        columns = [_column(x.to(y0), rank, rows) for x, rank in times]
+        columns = [column(x.to(y0), rank, rows) for x, rank in times]
         t0 = columns[0][:, 0]
-        wanted = sorted({a.time for a in recipe.asked} | ({1} if recipe.at_end or not recipe.asked else set()))
+        at_end = recipe.at_end or not recipe.asked or bool(recipe.events)
+        wanted = sorted({a.time for a in recipe.asked} | ({1} if at_end else set()))
         starts, at, used = {}, 0, []
         for k in wanted:
-            column = columns[k]
-            starts[k], at = (at, at + column.shape[1]), at + column.shape[1]
-            used.append(column)
+            width = columns[k].shape[1]
+            starts[k], at = (at, at + width), at + width
+            used.append(columns[k])
         ts = used[0] if len(used) == 1 else torch.cat(used, 1)
         a = tuple(values[name] for name in recipe.rate.inputs)
         problem, every = self._problem(a, functions, y0, t0)
+        if not recipe.methods:
+            y, ended = self._exactly(problem, y0, columns[0], used, every)
+            made = report(ended, batch, recipe.labels) if want_report else None
+            return self._answers(y, problem, every, ts, starts, batch), made
         spec = OdeSolve(problem, recipe.methods, recipe.control, recipe.backward, recipe.failures)
         try:
-            y, ended = ode_solve(spec, y0, t0, ts, every)
+            if recipe.events:
+                y, ts, ended = self._until(spec, y0, t0, columns[1][:, 0], ts, starts, every)
+            else:
+                y, ended = ode_solve(spec, y0, t0, ts, every)
         except ConvergenceError as error:
             if isinstance(error.solution, Ended):
                 lost = error.solution
@@ -151,6 +104,72 @@ class OdeBlock:
             raise
         made = report(ended, batch, recipe.labels) if want_report else None
         return self._answers(y, problem, every, ts, starts, batch), made
+
+    def _exactly(
+        self, problem: OdeProblem, y0: Tensor, t0: Tensor, columns: Sequence[Tensor], a: Inputs
+    ) -> tuple[Tensor, Ended]:
+        """A linear equation by its matrix exponential. Rows that are not finite are named as elsewhere."""
+        shared = all(c.stride(0) == 0 or len(c) == 1 for c in (t0, *columns))
+        ts = torch.cat([c[:1] if shared else c for c in columns], 1) - (t0[:1] if shared else t0)
+        at, zero = t0[:, 0], torch.zeros_like(y0)
+        A = problem.matrix_of(at, y0, a)
+        h = problem.rate(at, zero, *a)
+        if A.dim() == 2 and all(x.dim() == r for x, r in zip(a, problem.ranks, strict=True)):
+            h = h[0]  # nothing batched enters
+        y = linear_flow(A, h, y0, ts[0] if shared else ts)
+        good = y.detach().isfinite().flatten(1).all(1)
+        status = torch.where(good, 0, int(Outcome.NOT_FINITE))
+        one = torch.ones_like(status)
+        last = columns[-1][:, -1].detach().expand(len(y0))
+        ended = Ended(y, y[:, -1], status, one, torch.zeros_like(last), one, last, torch.zeros_like(status))
+        if torch._C._are_functorch_transforms_active():
+            return y, ended
+        ended = report_unfinished(ended, self.recipe.failures)
+        return ended.y, ended
+
+    def _until(
+        self,
+        spec: OdeSolve,
+        y0: Tensor,
+        t0: Tensor,
+        end: Tensor,
+        ts: Tensor,
+        starts: Mapping[int, tuple[int, int]],
+        a: Inputs,
+    ) -> tuple[Tensor, Tensor, Ended]:
+        """(states, times, how it went) where an event may end the integration: what lies after it is asked at it.
+
+        The event's time is found without derivatives; then t* = t − g / (dg/dt) and z* = z + f (t* − t) are Newton
+        steps of length 0 that carry the first derivatives of g(z(t*), t*) = 0.
+        """
+        gaps, slopes = self._timed("gaps", a), self._timed("slopes", a)
+        found, fired = event_times(spec, Events(gaps, self.recipe.events), y0, t0, end, a)
+        happened = fired >= 0
+        stop = torch.where(happened, found, end)
+        place = starts[1][0]
+        late = (ts - stop.unsqueeze(1)) * torch.sign(end - t0).unsqueeze(1) >= 0
+        late[:, place] = True
+        ts = torch.where(late, stop.unsqueeze(1), ts)
+        y, ended = ode_solve(spec, y0, t0, ts, a)
+        z, which = y[:, place], fired.clamp(min=0).unsqueeze(1)
+        gap = gaps(stop, z, *a).gather(1, which)[:, 0]
+        slope = slopes(stop, z, *a).gather(1, which)[:, 0].detach()
+        moved = torch.where(happened & (slope != 0), -gap / torch.where(slope == 0, 1.0, slope), 0.0)
+        z = z + spec.problem.rate(stop, z, *a).detach() * moved.unsqueeze(1)
+        changed = late & happened.unsqueeze(1)
+        y = torch.where(changed.unsqueeze(-1), z.unsqueeze(1), y)
+        return y, torch.where(changed, (stop + moved).unsqueeze(1), ts), ended
+
+    def _timed(self, name: str, a: Inputs) -> Callable[..., Tensor]:
+        """A generated function of (t, y, *a), bound functions as they are."""
+        run, moving, inner = self.recipe.program[name], self.recipe.moving, len(self.recipe.ranks)
+        count = len(self.recipe.events)
+
+        def evaluate(t: Tensor, y: Tensor, *every: Tensor) -> Tensor:
+            value = run(y, *((t,) if moving else ()), *every[:inner])
+            return value if value.dim() == 2 else value.expand(len(y), count)
+
+        return evaluate
 
     def _call(self, call: Call, values: Mapping[str, Tensor], functions: Mapping[str, Bound]) -> Any:
         given = (values[name] for name in call.inputs)
@@ -210,7 +229,7 @@ class OdeBlock:
             callables = bound.callables(every[inner : inner + count])
             time = (t,) if moving else ()
             run = noise.held(every[inner + count :], generated)
-            return _full(run(y, *time, *every[:inner], *callables), y)
+            return full(run(y, *time, *every[:inner], *callables), y)
 
         ranks = (*recipe.ranks, *(p.dim() for p in parameters), *noise.ranks)
         problem = OdeProblem(rate, ranks, autonomous=not moving, measured=recipe.measured)
@@ -256,52 +275,6 @@ class OdeBlock:
             for n in names
         ]
         return SpecError(found, render_text.render(found))
-
-
-def closed(recipe: Recipe) -> OdeProblem:
-    """The problem of an equation in which every function is one of the language."""
-    program, moving = recipe.program, recipe.moving
-
-    def timed(name: str) -> Callable[..., Tensor]:
-        run = program[name]
-        if moving:
-            return lambda t, y, *a: _full(run(y, t, *a), y)
-        return lambda t, y, *a: _full(run(y, *a), y)
-
-    def pulled(name: str) -> Callable[..., Any]:
-        run = program[name]
-        return (lambda t, y, u, *a: run(y, u, t, *a)) if moving else (lambda t, y, u, *a: run(y, u, *a))
-
-    def matrix() -> Callable[..., Tensor]:
-        run = program["jacobian"]
-        return (lambda t, y, *a: run(y, t, *a)) if moving else (lambda t, y, *a: run(y, *a))
-
-    pull, inputs = pulled("pull"), pulled("pull_inputs") if "pull_inputs" in program else None
-    return OdeProblem(
-        timed("rate"),
-        recipe.ranks,
-        pull=lambda t, y, u, *a: _full(pull(t, y, u, *a), y),
-        pull_inputs=(lambda *_: ()) if inputs is None else lambda *args: _several(inputs(*args), len(recipe.ranks)),
-        jacobian=matrix() if "jacobian" in program else None,
-        drift=timed("drift") if moving else None,
-        autonomous=not moving,
-        measured=recipe.measured,
-    )
-
-
-def _full(value: Tensor, like: Tensor) -> Tensor:
-    """With the batch, where nothing batched entered."""
-    return value if value.shape == like.shape else value.expand_as(like)
-
-
-def _column(t: Tensor, rank: int, rows: int) -> Tensor:
-    """A time, or a list of times, as (B, k)."""
-    t = t if t.dim() > rank else t.expand(rows, *t.shape)
-    return t if rank else t.unsqueeze(1)
-
-
-def _several(found: Any, count: int) -> tuple[Tensor, ...]:
-    return found if count > 1 else (found,)
 
 
 def report(ended: Ended, batch: int | None, labels: Sequence[str]) -> Report:

@@ -20,9 +20,10 @@ from implicitdsl.lowering.codegen import generate, opaques_of
 class Written:
     """The generated source and how to call it; a time comes after the state where `moving`.
 
-    `rate` takes (state, [t], *inputs, *opaques, *dims) and gives the packed rates, `jacobian`, `drift` and `gaps` (what
-    ends an integration) likewise; `pull` and `pull_inputs` take u after the state. `invariants` takes (*outer,
-    *outer_opaques, *dims) and gives `hoisted`. `start` takes (*start_inputs, *opaques), `times` (*times_inputs).
+    `rate` takes (state, [t], *inputs, *opaques, *dims) and gives the packed rates; so do `jacobian`, `drift`, `gaps`
+    (what ends an integration where it is 0) and `slopes` (their rates of change). `pull` and `pull_inputs` take u after
+    the state. `invariants` takes (*outer, *outer_opaques, *dims) and gives `hoisted`. `start` takes (*start_inputs,
+    *opaques), `times` (*times_inputs).
     """
 
     text: str
@@ -84,7 +85,9 @@ class _Writer:
                 drift = join([linearize(r, tangents, self.functions) for r in self.rates])
                 self.put_packed("drift", drift)
         if self.gaps:
-            self.put_packed("gaps", join(self.gaps), opaques=self.opaques)
+            self.put_packed("gaps", join(self.gaps))
+            along = {**dict(zip(form.states, self.rates, strict=True)), form.variable: build.num(1.0)}
+            self.put_packed("slopes", join([linearize(g, along, self.functions) for g in self.gaps]))
         start = ordered(form.initial) or like
         called = opaques_of(*form.initial)
         self.put("start", start, [join(form.initial)], opaques=called)
@@ -109,7 +112,7 @@ class _Writer:
             name, inputs, list(values), self.functions, self.sizes, opaques=opaques, dims=self.dims
         )
 
-    def put_packed(self, name: str, value: Expr, doc: str = "", opaques: Sequence[str] | None = None) -> None:
+    def put_packed(self, name: str, value: Expr, doc: str = "") -> None:
         """A function of the state, the time and the inputs."""
         self.texts[name] = generate(
             name,
@@ -119,7 +122,7 @@ class _Writer:
             self.sizes,
             doc,
             definitions=self.state.definitions,
-            opaques=self.opaques if opaques is None else opaques,
+            opaques=self.opaques,
             dims=self.dims,
         )
 

@@ -21,11 +21,15 @@ from implicitdsl.solvers.ode.dirk import IMPLICIT_EULER, KVAERNO5, TRAPEZOID, Di
 from implicitdsl.solvers.ode.explicit import Explicit
 from implicitdsl.solvers.ode.method import Method
 from implicitdsl.solvers.ode.rosenbrock import Rodas5P
+from implicitdsl.solvers.ode.symplectic import YOSHIDA, Symplectic
 from implicitdsl.solvers.ode.tableaux import TABLEAUX
 
-from .block import Asked, Call, OdeBlock, Recipe
+from .block import OdeBlock
 from .generate import ordered, write
+from .recipe import Asked, Call, Recipe
 
+EXPM = "expm"
+SYMPLECTIC = {"leapfrog": (1.0,), "yoshida4": YOSHIDA}
 IMPLICIT = {t.name: t for t in (IMPLICIT_EULER, TRAPEZOID, KVAERNO5)}
 
 
@@ -74,6 +78,9 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
     written = write(form, times, like, language.function_table, sizes)
     states = tuple((s, tuple(d.evaluate(sizes) for d in s.shape)) for s in form.states)
     measured = sum(_size(shape) for _, shape in states[: len(states) - form.integrals])
+    ladder = part.forward
+    exact = ladder[0].method == EXPM
+    ladder = ladder[:1] if exact else tuple(c for c in ladder if c.method != EXPM)
     title = model.name or "layer"
     line = model.source.position(part.block.equations[0].span.start)[0]
     return Recipe(
@@ -92,9 +99,10 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         asked=asked,
         at_end=at_end,
         measured=measured if form.integrals else None,
-        methods=tuple(made(c) for c in _ladder(part.forward)),
-        labels=tuple(c.method for c in _ladder(part.forward)),
-        control=_control(part.forward[0]),
+        methods=() if exact else tuple(made(c, part, states) for c in ladder),
+        labels=tuple(c.method for c in ladder),
+        events=tuple(op for op, _ in form.events),
+        control=Control() if exact else _control(ladder[0]),
         backward=_backward(part.backward),
         failures=Failures(part.block.wishes.on_failure or "warn", f"{model.source.name}:{line}"),
         source=model.source,
@@ -152,17 +160,30 @@ def _bare(found: Sequence[Expr]) -> list[Expr]:
     return free + [r for r in found if r.op == "sym" and r not in inside]
 
 
-def _ladder(choices: Sequence[Choice]) -> Sequence[Choice]:
-    return choices
-
-
-def made(choice: Choice) -> Method:
+def made(choice: Choice, part: BlockPlan, states: Sequence[tuple[Expr, tuple[int, ...]]]) -> Method:
     """The method that a plan names."""
+    if choice.method in SYMPLECTIC:
+        return Symplectic(_positions(part, states), SYMPLECTIC[choice.method])
     if choice.method == "rodas5p":
         return Rodas5P()
     if choice.method in IMPLICIT:
         return Dirk(IMPLICIT[choice.method])
     return Explicit(TABLEAUX[choice.method])
+
+
+def _positions(part: BlockPlan, states: Sequence[tuple[Expr, tuple[int, ...]]]) -> tuple[int, ...]:
+    """The entries of the packed state that are positions: the group of the first unknown."""
+    fact = part.fact("separable")
+    assert fact is not None
+    groups = fact.value
+    assert isinstance(groups, tuple)
+    found: list[int] = []
+    at = 0
+    for k, (_, shape) in enumerate(states):
+        if k in groups[0]:
+            found += range(at, at + _size(shape))
+        at += _size(shape)
+    return tuple(found)
 
 
 def _control(choice: Choice) -> Control:

@@ -59,7 +59,6 @@ BACKWARD = (
     Method("reversible", SENTENCE, "backward", (), "steps undone exactly, memory independent of their number"),
 )
 
-MISSING_FORWARD = ("leapfrog", "yoshida4", "expm")
 MISSING_BACKWARD = ("backsolve", "reversible")
 
 
@@ -68,25 +67,30 @@ def gap(block: Any, facts: Mapping[str, Any]) -> str | None:
     form = facts["evolution"]
     if form.value is None:
         return form.proof[0]
-    if form.value.events:
-        return "`until`"
-    wishes = block.wishes
-    if wishes.forward is not None and wishes.forward.method in MISSING_FORWARD:
-        return f"`using {wishes.forward.method}`"
-    if wishes.backward is not None and wishes.backward.method in MISSING_BACKWARD:
-        return f"`backward {wishes.backward.method}`"
+    forward, backward = block.wishes.forward, block.wishes.backward
+    needed = {"expm": ("linear", "a linear equation"), "leapfrog": SEPARABLE, "yoshida4": SEPARABLE}
+    if forward is not None and forward.method in needed:
+        name, what = needed[forward.method]
+        if facts[name].value is None:
+            return f"{forward.method} of what is not {what}: {facts[name].proof[0]}"
+        if form.value.events and forward.method == "expm":
+            return "events of a matrix exponential"
+    if backward is not None and backward.method in MISSING_BACKWARD:
+        return f"`backward {backward.method}`"
     return None
 
+
+SEPARABLE = ("separable", "a separable equation")
 
 ODE = Family(
     SENTENCE,
     (
+        Method("expm", SENTENCE, "forward", (), "matrix exponential of a linear autonomous equation", suits=rungs.expm),
         *(
             Method(name, SENTENCE, "forward", ADAPTIVE, doc, suits=SUITS.get(name))
             for name, doc in ADAPTIVE_NAMES.items()
         ),
         *(Method(name, SENTENCE, "forward", FIXED, doc) for name, doc in FIXED_NAMES.items()),
-        Method("expm", SENTENCE, "forward", (), "matrix exponential of a linear autonomous equation"),
         *BACKWARD,
     ),
     lower="implicitdsl.families.ode.lower:lower",

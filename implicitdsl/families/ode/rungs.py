@@ -16,10 +16,25 @@ DENSE, OPAQUE = 256, 64
 """Up to so many states a step may factor the Jacobian; of a bound function it costs a product a state."""
 
 
+EXPONENTIAL = 512
+"""Up to so many states a matrix exponential is cheaper than steps."""
+
+
 def value(facts: Facts, name: str) -> Any:
     """A fact's value; None where it is unknown."""
     found = facts.get(name)
     return None if found is None else found.value
+
+
+def expm(facts: Facts, sizes: Sizes) -> Verdict:
+    n, form = state_size(facts, sizes), value(facts, "evolution")
+    if not value(facts, "linear") or value(facts, "opaque"):
+        return False, "the equation is not linear with constant coefficients"
+    if form is not None and form.events:
+        return False, "an event ends the integration"
+    if n is not None and n > EXPONENTIAL:
+        return False, f"the exponential of a {n} × {n} matrix is too much"
+    return True, "linear with constant coefficients: one matrix exponential, exact to rounding, stiff or not"
 
 
 def dopri5(facts: Facts, sizes: Sizes) -> Verdict:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...ground.outcomes import Outcome
 from ..problem import Inputs
 from .control import Control, first_step, growth, scaled_error
+from .events import POLISH, Events
 from .method import Method, Step
 from .problem import OdeProblem
 from .trajectory import CONVERGED, RUNNING, Ended, Places, Taken, Tape, interpolate
@@ -20,6 +21,8 @@ WORTH = 60
 """Remaining steps that make a change of method worth it."""
 PATIENCE = 32
 """Attempts between two looks at whether accepted steps have become too small."""
+NUDGE = 1e-5
+"""Part of a step over which an event's rate of change is measured."""
 LANDED = 1 - 1e-12
 STEPS = 100
 """Equal steps of a method without an error estimate, where nothing is said."""
@@ -58,8 +61,16 @@ class Integration:
     """The state of a run; `run` once for each method of a ladder, each takes the rows that the one before gave up."""
 
     def __init__(
-        self, problem: OdeProblem, a: Inputs, y0: Tensor, places: Places, control: Control, tape: Tape | None
+        self,
+        problem: OdeProblem,
+        a: Inputs,
+        y0: Tensor,
+        places: Places,
+        control: Control,
+        tape: Tape | None,
+        events: Events | None = None,
     ) -> None:
+        self.events = events
         self.problem, self.a, self.control, self.tape = problem, a, control, tape
         self.places, self.y0 = places, y0
         B, device = y0.shape[0], y0.device
@@ -68,6 +79,7 @@ class Integration:
         self.s = torch.zeros(B, 1, dtype=torch.float64, device=device)
         self.status = torch.full((B,), RUNNING, device=device)
         self.steps, self.nfe, self.rung = (torch.zeros(B, dtype=torch.int64, device=device) for _ in range(3))
+        self.fired = torch.full_like(self.steps, -1)
         self.error = torch.zeros(B, 1, dtype=torch.float64, device=device)
         self.inner = bool(((places.at > 0) & (places.at < 1)).any())
         self.out = y0.unsqueeze(1).expand(B, places.at.shape[1], y0.shape[1]).clone() if self.inner else None
@@ -118,7 +130,7 @@ class Integration:
         else:
             y = y.expand(-1, self.places.at.shape[1], -1)
         time = self.places.t0 + self.s[:, 0] * self.places.span
-        return Ended(y, self.end, self.status, self.steps, self.error[:, 0], self.nfe, time, self.rung)
+        return Ended(y, self.end, self.status, self.steps, self.error[:, 0], self.nfe, time, self.rung, self.fired)
 
     # -- pieces --------------------------------------------------------------------------------------------------------
 
@@ -190,6 +202,9 @@ class Integration:
             self._record(method, rows, step, s, t, H, None if taken == b else good, asked)
             if target is not None:
                 self._landed(rows, s, step, good)
+        event = None
+        if self.events is not None and taken:
+            event = self._event(method, rows, step, good, t, H, a)
         stiff = not last and step.stiffness is not None and found[-1] > 0
         if taken == b and not refused:
             rows.y, rows.first, rows.s, rows.h = step.y, step.last, s, rows_h
@@ -199,6 +214,8 @@ class Integration:
             going = b - done
         else:
             going = self._mixed(method, rows, step, s, h, rows_h, ratio, log, good)
+        if event is not None:
+            going = self._ended(rows, *event)
         if stiff:
             gone = (rows.limited >= STIFF_AFTER) & (1 - rows.s > WORTH * rows.h) & (rows.h > 0)
             self._stop(rows, gone, torch.full_like(rows.status, int(Outcome.STIFF)))
@@ -255,6 +272,40 @@ class Integration:
         """Rows that go no further."""
         rows.status = torch.where(gone[:, 0], why, rows.status)
         rows.h = torch.where(gone, 0.0, rows.h)
+
+    def _event(
+        self, method: Method, rows: Rows, step: Step, good: Tensor, t: Tensor, H: Tensor, a: Inputs
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """(rows (m,), s there (m, 1), states (m, N), which event) of the events inside this step; None: there are none.
+
+        The place on the interpolant is corrected by Newton's method on steps that end there.
+        """
+        assert self.events is not None
+        hit, theta, which = self.events.within(t, H, rows.y, rows.first, step, a)
+        r = (hit & good[:, 0]).nonzero().view(-1)
+        if len(r) == 0:
+            return None
+        t, H, y, first, which = t[r], H[r], rows.y[r], rows.first[r], which[r]
+        mine, part = self.problem.rows(a, r), theta[r].unsqueeze(1)
+        at = method.step(self.problem, mine, t, H * part, y, first)
+        for _ in range(POLISH):
+            gap, ahead = (
+                self.events.gaps(t + ((part + d) * H)[:, 0], at.y + d * H * at.last, *mine).gather(1, which[:, None])
+                for d in (0.0, NUDGE)
+            )
+            change = gap * NUDGE / torch.where(ahead == gap, torch.inf, ahead - gap)
+            part = torch.where(change.abs() < 0.5, (part - change).clamp(0.0, 1.0), part)
+            at = method.step(self.problem, mine, t, H * part, y, first)
+        s = rows.s[r] + part.double() * (H.double() / rows.span[r])
+        return r, s, at.y, which
+
+    def _ended(self, rows: Rows, r: Tensor, s: Tensor, y: Tensor, which: Tensor) -> int:
+        """Rows r have come to an event. How many go on."""
+        rows.s, rows.y = rows.s.index_copy(0, r, s), rows.y.index_copy(0, r, y)
+        rows.h = rows.h.index_fill(0, r, 0.0)
+        rows.status = rows.status.index_fill(0, r, CONVERGED)
+        self.fired[rows.ids[r]] = which
+        return int(((rows.s < 1) & (rows.h > 0)).sum())
 
     def _landed(self, rows: Rows, s: Tensor, step: Step, good: Tensor) -> None:
         """Outputs at which a step ended."""
@@ -321,12 +372,14 @@ def integrate(
     places: Places,
     control: Control,
     tape: Tape | None = None,
+    events: Events | None = None,
 ) -> Ended:
     """Solve dy/dt = f from y0 (B, N) at `places`. Rows that the first method finds stiff go on with the next.
 
-    Nothing is differentiated; `tape` records the steps. Cost: one host synchronisation a step.
+    Nothing is differentiated; `tape` records the steps. A row ends at the first of `events`, and its time says where;
+    `fired` which one it was, -1: none. Cost: one host synchronisation a step.
     """
-    run = Integration(problem, a, y0, places, control, tape)
+    run = Integration(problem, a, y0, places, control, tape, events)
     for k, method in enumerate(methods):
         run.run(method, k, last=k == len(methods) - 1)
     return run.result()

@@ -71,7 +71,7 @@ class OdeProblem:
     def matrix(self, t: Tensor, y: Tensor, a: Inputs) -> Tensor:
         """∂f/∂y (B, N, N). N products of a row vector with the Jacobian where there is no closed form."""
         if self.jacobian is not None:
-            J = self.jacobian(t, y, *a)
+            J = self.matrix_of(t, y, a)
             return J.expand(y.shape[0], *J.shape[-2:]) if J.dim() == 2 else J
         create = torch.is_grad_enabled()
         with torch.enable_grad():
@@ -84,6 +84,10 @@ class OdeProblem:
                 for i in range(y.shape[1])
             ]
         return torch.stack([torch.zeros_like(y) if r is None else r for r in rows], 1)
+
+    def matrix_of(self, t: Tensor, y: Tensor, a: Inputs) -> Tensor:
+        """∂f/∂y (N, N) where all rows share it, else (B, N, N)."""
+        return self.matrix(t, y, a) if self.jacobian is None else self.jacobian(t, y, *a)
 
     def time_derivative(self, t: Tensor, y: Tensor, a: Inputs) -> Tensor | None:
         """∂f/∂t (B, N); None where f does not contain t."""

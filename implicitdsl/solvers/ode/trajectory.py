@@ -18,7 +18,7 @@ class Ended(NamedTuple):
 
     y (B, K, N): states at the places; end (B, N): where the row stopped; status: `Outcome` values; steps: attempts;
     error: the largest accepted local error in units of the tolerance; nfe; time: where the row stopped; rung: the
-    method that brought it there.
+    method that brought it there; fired: the event that ended it, -1: none.
     """
 
     y: Tensor
@@ -29,6 +29,7 @@ class Ended(NamedTuple):
     nfe: Tensor
     time: Tensor
     rung: Tensor
+    fired: Tensor | None = None
 
     @property
     def converged(self) -> Tensor:

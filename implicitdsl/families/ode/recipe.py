@@ -1,0 +1,121 @@
+"""What is known of a differential equation before tensors come, and its problem."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from implicitdsl.backward.failure import Failures
+from implicitdsl.backward.ode_solve import Backward
+from implicitdsl.ground.source import Source, Span
+from implicitdsl.lowering.source import Program
+from implicitdsl.solvers.ode.control import Control
+from implicitdsl.solvers.ode.method import Method
+from implicitdsl.solvers.ode.problem import OdeProblem
+
+
+@dataclass(frozen=True)
+class Call:
+    """A generated function and what it takes, by name."""
+
+    name: str
+    inputs: tuple[str, ...]
+    opaques: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An answer: its key, the state, the time (a place among `times`), whether that is a list of times, and whether the
+    rate of the state is asked for.
+    """
+
+    name: str
+    state: int
+    time: int
+    listed: bool
+    rate: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that is known of a block before tensors come. `states` are shapes, in packing order, with the unknowns'
+    `names` (None: a derivative); `at_end`: the end state and time are wanted by their own names.
+    """
+
+    program: Program
+    rate: Call
+    ranks: tuple[int, ...]
+    moving: bool
+    invariants: Call | None
+    hoisted: tuple[str, ...]
+    start: Call
+    times: Call
+    time_ranks: tuple[int, ...]
+    states: tuple[tuple[int, ...], ...]
+    names: tuple[str | None, ...]
+    variable: str
+    asked: tuple[Asked, ...]
+    at_end: bool
+    measured: int | None
+    methods: tuple[Method, ...]
+    labels: tuple[str, ...]
+    events: tuple[str, ...]
+    control: Control
+    backward: Backward
+    failures: Failures
+    source: Source
+    places: Mapping[str, Span]
+
+    @property
+    def size(self) -> int:
+        return sum(math.prod(shape) for shape in self.states)
+
+
+def closed(recipe: Recipe) -> OdeProblem:
+    """The problem of an equation in which every function is one of the language."""
+    program, moving = recipe.program, recipe.moving
+
+    def timed(name: str) -> Callable[..., Tensor]:
+        run = program[name]
+        if moving:
+            return lambda t, y, *a: full(run(y, t, *a), y)
+        return lambda t, y, *a: full(run(y, *a), y)
+
+    def pulled(name: str) -> Callable[..., Any]:
+        run = program[name]
+        return (lambda t, y, u, *a: run(y, u, t, *a)) if moving else (lambda t, y, u, *a: run(y, u, *a))
+
+    def matrix() -> Callable[..., Tensor]:
+        run = program["jacobian"]
+        return (lambda t, y, *a: run(y, t, *a)) if moving else (lambda t, y, *a: run(y, *a))
+
+    pull, inputs = pulled("pull"), pulled("pull_inputs") if "pull_inputs" in program else None
+    return OdeProblem(
+        timed("rate"),
+        recipe.ranks,
+        pull=lambda t, y, u, *a: full(pull(t, y, u, *a), y),
+        pull_inputs=(lambda *_: ()) if inputs is None else lambda *args: several(inputs(*args), len(recipe.ranks)),
+        jacobian=matrix() if "jacobian" in program else None,
+        drift=timed("drift") if moving else None,
+        autonomous=not moving,
+        measured=recipe.measured,
+    )
+
+
+def full(value: Tensor, like: Tensor) -> Tensor:
+    """With the batch, where nothing batched entered."""
+    return value if value.shape == like.shape else value.expand_as(like)
+
+
+def column(t: Tensor, rank: int, rows: int) -> Tensor:
+    """A time, or a list of times, as (B, k)."""
+    t = t if t.dim() > rank else t.expand(rows, *t.shape)
+    return t if rank else t.unsqueeze(1)
+
+
+def several(found: Any, count: int) -> tuple[Tensor, ...]:
+    return found if count > 1 else (found,)
