@@ -178,13 +178,32 @@ def _cotangents(
     bad = None
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or not (whole or bool((status == CONVERGED).all())):
         bad, z, a, g, factor = _screened(spec, status, z, a, g, factor)
+    elif spec.problem.linearised is not None and plain():
+        return _thin(spec, z, a, g, factor)
     u = _adjoint(spec, z, a, g, factor)
     if bad is not None:  # a singular factor makes NaN even of a zero cotangent
         u = torch.where((bad | (status != CONVERGED) & ~u.isfinite().all(-1)).unsqueeze(-1), 0.0, u)
     cotangents = list(spec.problem.pull_inputs(z, -u, a))
-    if bad is not None and spec.failures.policy == "nan":
+    if bad is not None and spec.failures.policy == "nan" and spec.failures.marks:
         cotangents = [_nan_rows(c, bad, r) for c, r in zip(cotangents, spec.problem.ranks, strict=True)]
     return cotangents
+
+
+def _thin(spec: Solve, z: Tensor, a: Inputs, g: Tensor, factor: AnyFactor | None) -> list[Tensor | None]:
+    """The cotangents of the inputs to first order where every row has a derivative: one linearisation serves it all."""
+    assert spec.problem.linearised is not None
+    pull, inputs, adjoint = spec.problem.linearised(z, *a)
+    method = spec.linear_solver(z.shape[-1], factor is not None)
+    if factor is not None and spec.backward.solver is None:
+        u = factor.solve(g, transposed=True)
+        if not spec.problem.affine:  # else the factor is that of J itself
+            u = u + factor.solve(g - pull(u), transposed=True)
+    elif method is None:
+        u = _system(spec, z, a, g, factor, transposed=True)
+    else:
+        here = spec.problem.held(z, pull, adjoint)
+        u = operator_solve(Operator(here, method, spec.failures), z, g, a)
+    return list(inputs(-u))
 
 
 class _Root(_RootReverse):

@@ -27,8 +27,9 @@ MODULE = frozenset({
 """`dir(torch.nn.Module())` of the pinned torch; a test compares."""
 
 LAYER = frozenset({
-    "_assign", "_callable", "_check_sets", "_check_shapes", "_constants", "_cores", "_debug", "_dims", "_evaluate",
-    "_exact", "_explain", "_held_values", "_infer", "_lower", "_model", "_named_tuple", "_observe", "_origins",
+    "_assign", "_bind", "_callable", "_check_sets", "_check_shapes", "_checked", "_constants", "_cores", "_debug",
+    "_dims", "_evaluate", "_exact", "_explain", "_held_values", "_infer", "_lower", "_model", "_named_tuple",
+    "_observe", "_origins",
     "_output_ranks", "_output_type", "_outputs", "_prepare", "_program", "_raw", "_ready", "_replace", "_repr_latex_",
     "_repr_markdown_", "_run", "_runners", "_settle", "_slots", "_solve", "_stages", "_start", "_text", "_title",
     "_uncast", "explain", "sizes", "solve",

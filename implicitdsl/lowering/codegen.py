@@ -8,6 +8,7 @@ because core ranks are static.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from implicitdsl.ir.function import Function
 from implicitdsl.ir.nodes import Expr, walk
@@ -17,6 +18,16 @@ from .emitter import Emitter, opaque_root
 from .text import Value
 
 WIDTH = 116
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """A function `name(arguments…)` inside a generated one, which returns it: see `generate`."""
+
+    name: str
+    arguments: Sequence[Expr]
+    outputs: Sequence[Expr]
+    reduce_like: Sequence[Expr | None] | None = None
 
 
 def opaques_of(*exprs: Expr) -> tuple[str, ...]:
@@ -41,6 +52,7 @@ def generate(
     opaques: Sequence[str] = (),
     dims: Sequence[str] = (),
     inner: Sequence[Expr] = (),
+    also: Sequence[Inner] = (),
 ) -> str:
     """Source of `def name(inputs…, opaques…, dims…)` that returns the outputs (one: itself, several: a tuple).
 
@@ -51,28 +63,37 @@ def generate(
     input is shared, without ever forming a per-sample outer product. None leaves the output per sample. Such an output
     must carry the batch in every term, as a cotangent does.
     `inner`: symbols that are not inputs but arguments of a function that is returned, `return apply`: everything that
-    does not depend on them is computed once, by the outer one.
+    does not depend on them is computed once, by the outer one. `also`: further such functions, returned after it as a
+    tuple, `return apply, name, …`, that share what the outer one computes.
 
     Raises KeyError for a dimension that is neither given nor in the shape of an input, and ValueError for a node that
     only the calculus or a family can expand (`grad`, `at`, `dual`, …).
     """
-    likes = list(reduce_like) if reduce_like is not None else [None] * len(outputs)
+    parts = [Inner("apply", inner, outputs, reduce_like), *also]
     values = dict(definitions)
-    called = list(dict.fromkeys([*opaques, *opaques_of(*outputs, *values.values())]))
-    emitter = Emitter(inputs, called, dims, inner, functions, sizes, values, outputs)
-    results = [emitter.output(e, like) for e, like in zip(outputs, likes, strict=True)]
-    returned = results[0].text if len(results) == 1 else "(" + ", ".join(r.text for r in results) + ")"
+    every = [e for part in parts for e in part.outputs]
+    called = list(dict.fromkeys([*opaques, *opaques_of(*every, *values.values())]))
+    arguments = list(dict.fromkeys(s for part in parts for s in part.arguments))
+    emitter = Emitter(inputs, called, dims, arguments, functions, sizes, values, every)
+    bodies: list[list[str]] = []
+    names: list[str] = []
+    for part in parts:
+        likes = [None] * len(part.outputs) if part.reduce_like is None else part.reduce_like
+        own = emitter.begin(part.name, part.arguments, part.outputs)
+        results = [emitter.output(e, like) for e, like in zip(part.outputs, likes, strict=True)]
+        text = results[0].text if len(results) == 1 else "(" + ", ".join(r.text for r in results) + ")"
+        names.append(own)
+        taken = ", ".join(emitter.inner_parameters(part.arguments))
+        lines = [*(emitter.lines(1) if inner else ()), *_return(text, results)]
+        bodies.append([f"def {own}({taken}):", *("    " + line for line in lines)] if inner else lines)
     parameters = ", ".join(emitter.parameters)
     lines = [f"def {name}({parameters}):", *_docstring(doc)]
     if not doc:
         lines += [f"    # {show(e)}" for e in outputs if len(show(e)) < WIDTH - 6 and e.op != "sym"]
     lines += ["    " + line for line in [*emitter.preamble, *emitter.lines(0)]]
+    lines += ["    " + line for body in bodies for line in body]
     if inner:
-        lines.append(f"    def {emitter.inner_name}({', '.join(emitter.inner_parameters)}):")
-        lines += ["        " + line for line in [*emitter.lines(1), *_return(returned, results)]]
-        lines.append(f"    return {emitter.inner_name}")
-    else:
-        lines += ["    " + line for line in _return(returned, results)]
+        lines.append(f"    return {', '.join(names)}")
     return "\n".join(lines) + "\n"
 
 

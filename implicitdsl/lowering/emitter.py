@@ -56,8 +56,6 @@ class Emitter:
         self._dims: dict[str, str] = {d: self.names.fresh(d) for d in dims}
         self.parameters = [*self._symbols.values(), *self.opaques.values(), *self._dims.values()]
         self._symbols |= {s: self.names.fresh(s.name) for s in inner}
-        self.inner_parameters = [self._symbols[s] for s in inner]
-        self.inner_name = self.names.fresh("apply") if inner else ""
         self._reachable = list(walk(*outputs, *definitions.values()))
         self._indices = index_names(*self._reachable)
         self._inner = frozenset(inner)
@@ -72,7 +70,17 @@ class Emitter:
         if inner:
             self.scopes.append(Scope(self._inner))
         self.ranges: dict[str, tuple[Dim, Dim]] = {}  # of the indices that are axes now, outermost first
-        self._prepare_deep()
+
+    def begin(self, name: str, arguments: Sequence[Expr], outputs: Sequence[Expr]) -> str:
+        """Turn to the outputs of the function itself or of one inside it, whose name in the text is returned."""
+        if arguments:
+            self.scopes[1:] = [Scope(self._inner)]
+        self._prepare_deep(outputs)
+        return self.names.fresh(name) if arguments else ""
+
+    def inner_parameters(self, arguments: Sequence[Expr]) -> list[str]:
+        """The names of the arguments of a function inside."""
+        return [self._symbols[s] for s in arguments]
 
     # -- analysis ------------------------------------------------------------------------------------------------------
 
@@ -106,12 +114,23 @@ class Emitter:
                 break
         return frozenset(found)
 
-    def _prepare_deep(self) -> None:
+    def _prepare_deep(self, outputs: Sequence[Expr]) -> None:
         depth: dict[Expr, int] = {}
-        for e in self._reachable:
+        for e in walk(*outputs, *self._values_for(outputs)):
             depth[e] = 1 + max((depth[a] for a in e.args), default=0)
             if depth[e] % DEEP == 0 and not self.free[e]:
                 self.value(e)
+
+    def _values_for(self, outputs: Sequence[Expr]) -> list[Expr]:
+        """The values of definitions that outputs reach."""
+        found: dict[Expr, None] = {}
+        stack = list(outputs)
+        while stack:
+            for e in walk(stack.pop()):
+                if e in self.definitions and e not in found:
+                    found[e] = None
+                    stack.append(self.definitions[e])
+        return [self.definitions[s] for s in found]
 
     # -- names and lines -----------------------------------------------------------------------------------------------
 

@@ -117,13 +117,12 @@ class Holder(nn.Module):
         assert found is not None
         return found
 
-    def _held_values(self, symbols: Sequence[Symbol], tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _held_values(self, symbols: Sequence[Symbol], first: Tensor | None) -> dict[str, Tensor]:
         """Parameters on their sets and constants, in the dtype and on the device of the inputs.
 
         Raises ShapeError naming the declarations where a parameter has another dtype or device.
         """
         values: dict[str, Tensor] = {}
-        first = tensors[0] if tensors else None
         for name, slot in self._slots.items():
             raw = self._parameters[name]
             assert raw is not None

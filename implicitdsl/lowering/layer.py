@@ -87,6 +87,7 @@ class Layer(Holder):
         self._debug = debug
         self._lower: Lowering | None = lower
         self._runners: tuple[BlockRunner, ...] | None = None
+        self._checked: tuple[list[Any], tuple[int, ...], int | None] | None = None
         unknown = [d for d in self._dims if d not in self.sizes]
         self._stages: Stages = make(model, functions, self.sizes, unknown)
         self._program = Program(self._title, self._stages.text)
@@ -118,20 +119,34 @@ class Layer(Holder):
             given = self._uncast(given)
         low = None if kind is None else torch.get_autocast_dtype(kind)
         with nullcontext() if kind is None else torch.autocast(kind, enabled=False):
-            tensors = call.tensors(symbols, given, self._parameters)
-            if self._runners is None:
-                self._prepare(tensors)
-            self._check_shapes(tensors)
-            lead = call.leading(symbols, tensors)
-            batch = math.prod(lead) if lead else None
-            values: Values = {
-                s.name: call.flat(t, len(s.shape), lead, batch) for s, t in zip(symbols, tensors, strict=True)
-            }
+            values, lead, batch = self._bind(given)
             if self._debug:
                 self._check_sets(values)
-            values.update(self._held_values(symbols, tensors))
+            values.update(self._held_values(symbols, next(iter(values.values()), None)))
             begin = None if start is None else self._start(start, lead, batch)
             return self._solve(values, lead, batch, begin, want_report, low)
+
+    def _bind(self, given: Sequence[Any]) -> tuple[Values, tuple[int, ...], int | None]:
+        """Inputs by name with the flat batch, the leading dimensions and their product.
+
+        They are checked, unless those of the call before were of the same shapes, dtypes and devices.
+        """
+        symbols = self._model.givens
+        kinds: list[Any] | None = None
+        if not torch.compiler.is_compiling() and all(isinstance(v, Tensor) for v in given):
+            kinds = [(v.shape, v.dtype, v.device) for v in given]
+            if self._checked is not None and kinds == self._checked[0]:
+                return {s.name: v for s, v in zip(symbols, given, strict=True)}, *self._checked[1:]
+        tensors = call.tensors(symbols, given, self._parameters)
+        if self._runners is None:
+            self._prepare(tensors)
+        self._check_shapes(tensors)
+        lead = call.leading(symbols, tensors)
+        batch = math.prod(lead) if lead else None
+        values = {s.name: call.flat(t, len(s.shape), lead, batch) for s, t in zip(symbols, tensors, strict=True)}
+        if kinds is not None and all(values[s.name] is t for s, t in zip(symbols, tensors, strict=True)):
+            self.__dict__["_checked"] = kinds, lead, batch
+        return values, lead, batch
 
     def _solve(
         self,
@@ -247,8 +262,8 @@ class Layer(Holder):
         return outputs_type(self._title, names) if len(names) != 1 else None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is made at run time: the outputs' class (generated functions are dropped by `Program`)."""
-        return {**self.__dict__, "_output_type": None}
+        """Without what is made at run time: the outputs' class and what was checked (`Program` drops its functions)."""
+        return {**self.__dict__, "_output_type": None, "_checked": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

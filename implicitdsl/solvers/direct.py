@@ -57,7 +57,7 @@ def solve_affine(
     if regular:
         error = norm(f)
         if bool((error <= EXACT * torch.finfo(z.dtype).eps * torch.maximum(norm(z), norm(f0))).all()):
-            status, once = torch.zeros_like(error, dtype=torch.int64), torch.ones_like(error, dtype=torch.int64)
+            status, once = (torch.full_like(error, k, dtype=torch.int64) for k in (CONVERGED, 1))
             return Solved(z, status, once, error, 2 * once, factor, whole=status)
     z = z - usable.solve(f)
     error = norm(problem.F(z, a))

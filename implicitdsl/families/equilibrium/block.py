@@ -15,6 +15,7 @@ from torch._C._functorch import maybe_current_level
 from implicitdsl.backward.failure import Failures, report_unsolved
 from implicitdsl.backward.implicit import Implicit, implicit_solve
 from implicitdsl.backward.inexact import Phantom, Unrolled
+from implicitdsl.backward.marking import marked
 from implicitdsl.families.noise import Layout
 from implicitdsl.families.opaque import Noise, Opaques, UnsteadyError
 from implicitdsl.families.twice import twice
@@ -30,8 +31,8 @@ from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import Solved
 
+from .closed import Made, closed, problem_of
 from .linearised import AtSolution
-from .proximal import stepped
 from .roots import Inside, Regions
 
 Backward = Implicit | Phantom | Unrolled
@@ -75,6 +76,7 @@ class Recipe:
     failures: Failures
     source: Source
     places: Mapping[str, Span]
+    given: tuple[tuple[str, int], ...] = ()  # what the block is given, with core ranks: without invariants
     rate: float | None = None  # a contraction rate that is proved wherever the unknowns are
 
 
@@ -85,7 +87,7 @@ class EquilibriumBlock:
         self.recipe = recipe
         self._probed: set[int] = set()  # sets of functions that hide no trained tensor
         self._layouts: dict[int, tuple[Layout, ...]] = {}  # what sets of functions draw
-        self._made: _Made | None = None
+        self._made: Made | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"recipe": self.recipe, "_probed": set(), "_layouts": {}, "_made": None}
@@ -127,6 +129,7 @@ class EquilibriumBlock:
             computed = computed if len(recipe.hoisted) > 1 else (computed,)
             values = {**values, **dict(zip(recipe.hoisted, computed, strict=True))}
         a = tuple(values[name] for name in recipe.system.inputs)
+        given = [values[name] for name, rank in recipe.given if values[name].dim() > rank]
         rows = 1 if batch is None else batch
         tracing = torch.compiler.is_compiling()
         at: tuple[AtSolution, ...] | None = None if tracing else ()
@@ -143,6 +146,8 @@ class EquilibriumBlock:
                 lost = error.solution
                 error.solution = self._unpacked(lost.z, batch), report(lost, batch, recipe.methods)
             raise
+        if recipe.failures.policy == "nan" and not recipe.explicit:
+            z = marked(z, solved, given)
         made = report(solved, batch, recipe.methods, at) if want_report else None
         return self._unpacked(z, batch), made
 
@@ -211,15 +216,15 @@ class EquilibriumBlock:
             return like.new_zeros(rows, size)
         return recipe.regions.start(like.detach()).expand(rows, size).clone()
 
-    def _closed(self, like: Tensor) -> _Made:
+    def _closed(self, like: Tensor) -> Made:
         """The problem without bound functions; made once where it holds no tensors."""
         if not self.recipe.regions.free or torch.compiler.is_compiling():
-            return _closed(self.recipe, like)
+            return closed(self.recipe, like)
         if self._made is None:
-            self._made = _closed(self.recipe, like)
+            self._made = closed(self.recipe, like)
         return self._made
 
-    def _opened(self, a: Inputs, bound: Opaques, z0: Tensor) -> _Made:
+    def _opened(self, a: Inputs, bound: Opaques, z0: Tensor) -> Made:
         """The problem with bound functions: their parameters and their noise are further inputs."""
         recipe = self.recipe
         parameters = tuple(p.to(z0.dtype) if p.dtype in HALF else p for p in bound.parameters())
@@ -241,10 +246,10 @@ class EquilibriumBlock:
         ranks = (*recipe.ranks, *(p.dim() for p in parameters), *noise.ranks)
         low = max([0.0, *(torch.finfo(f.autocast).eps for f in bound.functions.values() if f.autocast is not None)])
         precision = low if z0.dtype is torch.float32 else 0.0  # autocast leaves float64 as it is
-        problem = _problem(recipe, z0, ranks, residual=opened("residual"), step=opened("step"), precision=precision)
+        problem = problem_of(recipe, z0, ranks, residual=opened("residual"), step=opened("step"), precision=precision)
         misfit = opened("misfit")
         squares = None if misfit is None else replace(problem, residual=misfit, step=None)
-        return _Made(twice(problem), (*parameters, *noise.tensors), squares)
+        return Made(twice(problem), (*parameters, *noise.tensors), squares)
 
     def _noise(self, a: Inputs, bound: Opaques, z0: Tensor) -> Noise:
         """What the functions draw in this call."""
@@ -326,15 +331,6 @@ def report(
 
 
 @dataclass(frozen=True)
-class _Made:
-    """The problem whose root is the solution; inputs beyond those of the equations; the misfit of least squares."""
-
-    problem: RootProblem
-    extra: tuple[Tensor, ...] = ()
-    misfit: RootProblem | None = None
-
-
-@dataclass(frozen=True)
 class LeastSquares(Solver):
     """Runs `inner` on the equations themselves; the problem it is given is only differentiated."""
 
@@ -343,51 +339,3 @@ class LeastSquares(Solver):
 
     def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
         return self.inner.solve(self.misfit, z0, a)._replace(factor=None)
-
-
-def _problem(recipe: Recipe, like: Tensor, ranks: tuple[int, ...], **callables: Any) -> RootProblem:
-    lower, upper = recipe.regions.box(like)
-    return RootProblem(
-        **callables, ranks=ranks, diagonal=recipe.diagonal, affine=recipe.affine, lower=lower, upper=upper
-    )
-
-
-def _closed(recipe: Recipe, like: Tensor) -> _Made:
-    """The problem of a system in which every function is one of the language."""
-    program = recipe.program
-    problem = _problem(
-        recipe,
-        like,
-        recipe.ranks,
-        residual=program["residual"],
-        step=_optional(program, "step"),
-        jacobian=_optional(program, "jacobian"),
-        pullback=_optional(program, "pullback"),
-        adjoint=_optional(program, "adjoint"),
-        vjp_inputs=_pull_inputs(program),
-        proximal=_optional(program, "proximal"),
-        sylvester=_optional(program, "sylvester"),
-        activation=None if recipe.activation is None else stepped(recipe.activation, program["activation"]),
-    )
-    if "misfit" not in program:
-        return _Made(problem)
-    misfit = _problem(
-        recipe, like, recipe.ranks, residual=program["misfit"], jacobian=_optional(program, "misfit_jacobian")
-    )
-    return _Made(problem, (), misfit)
-
-
-def _optional(program: Program, name: str) -> Callable[..., Any] | None:
-    return program[name] if name in program else None  # noqa: SIM401  # a Program is no dict
-
-
-def _pull_inputs(program: Program) -> Callable[..., tuple[Tensor | None, ...]] | None:
-    if "pull_inputs" not in program:
-        return None
-    pull = program["pull_inputs"]
-
-    def tupled(z: Tensor, u: Tensor, *a: Tensor) -> tuple[Tensor | None, ...]:
-        found = pull(z, u, *a)
-        return found if isinstance(found, tuple) else (found,)
-
-    return tupled

@@ -14,7 +14,7 @@ from implicitdsl.ir.function import Functions
 from implicitdsl.ir.nodes import Expr, Role, substitute, sym, symbols
 from implicitdsl.ir.plan import System
 from implicitdsl.ir.printer import show
-from implicitdsl.lowering.codegen import generate, opaques_of
+from implicitdsl.lowering.codegen import Inner, generate, opaques_of
 
 from .packing import Packing, join, pack
 
@@ -116,9 +116,9 @@ class _Writer:
         if not self.opaques:
             self.put_jacobian()
             self.put_pullback()
-            if system.step is not None:
-                self.put_adjoint(system.step)
-            self.put_pull_inputs()
+            if self.inputs:
+                self.put_pull_inputs()
+                self.put_linearised(system.step)
         if split is not None and not self.opaques:
             self.put("proximal", self.inputs, [split.weight, split.offset], ())
             s = sym("s", Role.BOUND, split.offset.shape)
@@ -234,24 +234,33 @@ class _Writer:
             inner=(bars.vector,),
         )
 
-    def put_adjoint(self, step: Sequence[Expr]) -> None:
-        """(u, g) -> g + (∂G/∂z)ᵀ u, one step of the adjoint's own fixed-point iteration."""
-        bars, given = self._cotangents(), self._cotangents("given", "g")
-        pulled = self._pulled(step, bars, self.system.unknowns)
-        self.texts["adjoint"] = generate(
-            "adjoint",
+    def put_linearised(self, step: Sequence[Expr] | None) -> None:
+        """What `pullback` returns, `pull_inputs` of u, and, where there is a step, (u, g) -> g + (∂G/∂z)ᵀ u.
+
+        The last is one step of the adjoint's own fixed-point iteration.
+        """
+        # each has symbols of its own: what seems shared by two of them would be kept apart, and not fused
+        bars, found = self._cotangents(), self._cotangents("found", "v")
+        moving, given = self._cotangents("old", "w"), self._cotangents("given", "g")
+        also = [Inner("inputs", (found.vector,), self._pulled(self.system.residual, found, self.inputs), self.inputs)]
+        if step is not None:
+            pulled = self._pulled(step, moving, self.system.unknowns)
+            moved = join([build.add(g, p) for g, p in zip(given.parts, pulled, strict=True)])
+            also.append(Inner("adjoint", (moving.vector, given.vector), [moved]))
+        each = [d for packing in (self.state, bars, found, moving, given) for d in packing.definitions]
+        self.texts["linearised"] = generate(
+            "linearised",
             (self.state.vector, *self.inputs),
-            [join([build.add(g, p) for g, p in zip(given.parts, pulled, strict=True)])],
+            [join(self._pulled(self.system.residual, bars, self.system.unknowns))],
             self.functions,
             self.sizes,
-            definitions=(*self.state.definitions, *bars.definitions, *given.definitions),
+            definitions=each,
             dims=self.dims,
-            inner=(bars.vector, given.vector),
+            inner=(bars.vector,),
+            also=also,
         )
 
     def put_pull_inputs(self) -> None:
-        if not self.inputs:
-            return
         bars = self._cotangents()
         values = self._pulled(self.system.residual, bars, self.inputs)
         self.texts["pull_inputs"] = generate(
