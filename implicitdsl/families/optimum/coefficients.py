@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace as replace_fields
 
 from implicitdsl.calculus import dense_jacobian, jacobian, simplify, vjp
 from implicitdsl.families.equilibrium.packing import join
@@ -11,8 +12,10 @@ from implicitdsl.ir import build
 from implicitdsl.ir.dims import size_of
 from implicitdsl.ir.function import Functions
 from implicitdsl.ir.nodes import Expr, depends, num
-from implicitdsl.ir.plan import Constraint, Program
+from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, Constraint, Program
 from implicitdsl.ir.remake import replace
+
+SYMMETRIC = frozenset(("PSD", "PD", "Sym"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +40,22 @@ class Coefficients:
         return tuple(e for e in (self.P, self.q, self.C, self.d) if e is not None)
 
 
-def coefficients(form: Program, functions: Functions) -> Coefficients:
-    """The coefficients of a program whose objective is quadratic (or linear) and whose constraints are affine."""
+def is_symmetry(c: Constraint) -> bool:
+    """Whether it says X = Xᵀ of an unknown, which holds where only its upper triangle is solved for."""
+    return c.kind == EQUAL and c.set is not None and c.set.name in SYMMETRIC and c.body.args[0].op == "sym"
+
+
+def coefficients(form: Program, functions: Functions, by_triangle: bool = False) -> Coefficients:
+    """The coefficients of a program whose objective is quadratic (or linear) and whose constraints are affine.
+
+    Matrices M ⪰ 0 are rows −M after the others. `by_triangle`: symmetry of unknowns is not a constraint.
+    """
     unknowns = form.unknowns
     zero = {u: build.zeros(u.shape) for u in unknowns}
     gradient = [simplify(g) for g in vjp(form.objective, num(1.0), unknowns, functions)]
     curved = any(depends(g, frozenset(unknowns)) for g in gradient)
-    equal = [c for c in form.constraints if c.kind == "="]
-    rows = (*equal, *(c for c in form.constraints if c.kind == "<="))
+    equal = [c for c in form.of(EQUAL) if not (by_triangle and is_symmetry(c))]
+    rows = (*equal, *form.of(BELOW), *(replace_fields(c, body=build.neg(c.body)) for c in form.of(DEFINITE)))
     return Coefficients(
         unknowns,
         matrix(gradient, unknowns, functions) if curved else None,

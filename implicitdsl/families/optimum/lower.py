@@ -10,23 +10,25 @@ from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.kkt import Spec
 from implicitdsl.families.equilibrium.roots import Regions, region
 from implicitdsl.ground.methods import Method
-from implicitdsl.ir.dims import size_of
 from implicitdsl.ir.function import Functions
 from implicitdsl.ir.model import Model, SetInfo
 from implicitdsl.ir.nodes import Expr, symbols
-from implicitdsl.ir.plan import BlockPlan
+from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, BlockPlan
 from implicitdsl.lowering.codegen import generate, opaques_of
 from implicitdsl.lowering.source import Program
 from implicitdsl.lowering.stages import queries
+from implicitdsl.solvers.optimum.cones import Cones
 
 from .block import Call, OptimumBlock, Recipe, Rows
-from .coefficients import Coefficients, coefficients
+from .coefficients import SYMMETRIC, Coefficients, coefficients
 from .conditions import conditions
 from .conditions import source as smooth_source
+from .conic import ConicBlock, ConicRecipe
 from .smooth import SmoothBlock, SmoothRecipe
 
 SMOOTH = ("nlp",)
 """Methods that see functions, not coefficients."""
+CONIC = "conic"
 
 
 class Language(Protocol):
@@ -43,6 +45,8 @@ def lower(parts: Sequence[BlockPlan], model: Model, sizes: Mapping[str, int], la
     (part,) = parts
     if part.forward[0].method in SMOOTH:
         return SmoothBlock(_smooth(part, model, sizes, language))
+    if part.forward[0].method == CONIC:
+        return ConicBlock(_conic(part, model, sizes, language))
     return OptimumBlock(_recipe(part, model, sizes, language))
 
 
@@ -66,7 +70,7 @@ def source(part: BlockPlan, language: Language) -> str:
 
 def _coefficients(part: BlockPlan, language: Language) -> Coefficients:
     assert part.program is not None, "an argmin block has a normal form"
-    return coefficients(part.program, language.function_table)
+    return coefficients(part.program, language.function_table, part.forward[0].method == CONIC)
 
 
 def _write(
@@ -84,14 +88,8 @@ def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: L
     text, inputs, opaques = _write(found, language, sizes)
     names = ", ".join(u.name for u in part.block.unknowns)
     choice = part.forward[0]
-    at, equalities = 0, 0
-    rows: list[Rows] = []
-    for k, c in enumerate(found.rows):
-        count = size_of(c.body.shape).evaluate(sizes)
-        shape = tuple(d.evaluate(sizes) for d in c.body.shape)
-        rows.append(Rows(at, at + count, shape, c.label, c.sign))
-        at += count
-        equalities = at if k < found.equalities else equalities
+    rows = _rows(found, sizes)
+    equalities = sum(r.stop - r.start for r in rows[: found.equalities])
     solver = None
     if choice.method != "direct":
         method = language.method("optimum", "forward", choice.method)
@@ -102,7 +100,7 @@ def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: L
         call=Call("coefficients", tuple(s.name for s in inputs), opaques),
         curved=found.P is not None,
         unknowns=tuple((u.name, tuple(d.evaluate(sizes) for d in u.shape)) for u in found.unknowns),
-        rows=tuple(rows),
+        rows=rows,
         duals=_duals(part, model),
         spec=Spec(solver, equalities, _failures(part, model)),
         method=choice.method,
@@ -154,4 +152,42 @@ def _smooth(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: L
         solver=method.load()(**dict(choice.options)),
         failures=_failures(part, model),
         method=choice.method,
+    )
+
+
+def _rows(found: Coefficients, sizes: Mapping[str, int]) -> tuple[Rows, ...]:
+    """Where the constraints stand in C."""
+    rows: list[Rows] = []
+    at = 0
+    for c in found.rows:
+        shape = tuple(d.evaluate(sizes) for d in c.body.shape)
+        count = math.prod(shape)
+        rows.append(Rows(at, at + count, shape, c.label, c.sign))
+        at += count
+    return tuple(rows)
+
+
+def _conic(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: Language) -> ConicRecipe:
+    found = _coefficients(part, language)
+    text, inputs, opaques = _write(found, language, sizes)
+    rows = _rows(found, sizes)
+    kinds = [c.kind for c in found.rows]
+    counts = {kind: sum(r.stop - r.start for r, k in zip(rows, kinds, strict=True) if k == kind) for kind in set(kinds)}
+    orders = tuple(r.shape[0] for r, kind in zip(rows, kinds, strict=True) if kind == DEFINITE)
+    sets = {s.node: s.set.name for s in part.block.unknowns}
+    names = ", ".join(u.name for u in part.block.unknowns)
+    choice = part.forward[0]
+    method = language.method("optimum", "forward", choice.method)
+    assert method is not None, f"the planner chose {choice.method}, which no family has"
+    return ConicRecipe(
+        program=Program(f"{model.name or 'layer'} {names}", text),
+        call=Call("coefficients", tuple(s.name for s in inputs), opaques),
+        curved=found.P is not None,
+        unknowns=tuple((u.name, tuple(d.evaluate(sizes) for d in u.shape)) for u in found.unknowns),
+        symmetric=tuple(sets.get(u) in SYMMETRIC for u in found.unknowns),
+        rows=rows,
+        duals=_duals(part, model),
+        cones=Cones(counts.get(EQUAL, 0), counts.get(BELOW, 0), orders),
+        solver=method.load()(**dict(choice.options)),
+        failures=_failures(part, model),
     )

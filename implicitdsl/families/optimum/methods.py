@@ -30,10 +30,11 @@ FORWARD = (
     _forward("riccati", "block-banded problems over a horizon", None, max_iter(100)),
     _forward(
         "conic",
-        "convex problems over cones",
-        None,
-        max_iter(10000),
-        Option("solver", "name", None, "the conic solver's name"),
+        "problems over the semidefinite cone, by Clarabel",
+        rungs.conic,
+        max_iter(200),
+        Option("solver", "name", None, "clarabel, which is the default"),
+        code="conic:Conic",
     ),
     _forward(
         "nlp",

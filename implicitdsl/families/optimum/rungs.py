@@ -51,6 +51,15 @@ def ipm(facts: Facts, sizes: Sizes) -> Verdict:
     return True, f"a {kind} objective with {rows} affine inequalities: interior point, then one exact solve"
 
 
+def conic(facts: Facts, sizes: Sizes) -> Verdict:
+    if not value(facts, "definite"):
+        return False, "no matrix inequality"
+    if value(facts, "objective") not in ("linear", "quadratic") or value(facts, "affine") is not True:
+        return False, why_not(facts)
+    kind = value(facts, "objective")
+    return True, f"a {kind} objective over the semidefinite cone: Clarabel, then Newton steps on the optimality map"
+
+
 def nlp(facts: Facts, sizes: Sizes) -> Verdict:
     if is_quadratic(facts):
         return False, "a quadratic program"
@@ -72,8 +81,8 @@ def gap(block: Any, facts: Facts) -> str | None:
     asked = block.wishes.forward
     if value(facts, "convex") is None and (asked is None or asked.method != "nlp"):
         return None
-    if value(facts, "definite"):
-        return "matrix inequalities (`PSD`, `>>`)"
+    if value(facts, "definite") and not conic(facts, {})[0]:
+        return f"matrix inequalities beside others than affine constraints: {why_not(facts)}"
     opaque = value(facts, "opaque")
     if opaque and not is_quadratic(facts):
         return f"bound functions of the unknowns in an argmin: `{opaque[0]}`"
@@ -83,6 +92,12 @@ def gap(block: Any, facts: Facts) -> str | None:
         return f"`using {asked.method}` beyond quadratic programs: {why_not(facts)}"
     if asked is not None and asked.method == "direct" and value(facts, "inequalities").value != 0:
         return "`using direct` with inequalities"
+    if asked is not None and asked.method == "conic" and not conic(facts, {})[0]:
+        return f"`using conic` here: {conic(facts, {})[1]}"
+    if asked is not None and asked.method == "nlp" and value(facts, "definite"):
+        return "`using nlp` with a matrix inequality"
+    if asked is not None and asked.get("solver") not in (None, "clarabel"):
+        return f"`conic(solver={asked.get('solver')})`; `conic()` and `conic(solver=clarabel)` are"
     if asked is not None and asked.get("method") not in (None, "newton"):
         return f"`nlp(method={asked.get('method')})`; `nlp()` and `nlp(method=newton)` are"
     backward = block.wishes.backward
@@ -91,5 +106,5 @@ def gap(block: Any, facts: Facts) -> str | None:
     return None
 
 
-LOWERED = frozenset(("direct", "ipm", "nlp", "kkt"))
+LOWERED = frozenset(("direct", "ipm", "nlp", "conic", "kkt"))
 """Methods that run."""

@@ -1,0 +1,140 @@
+"""One `argmin` with matrix inequalities at run time: coefficients by autograd, Clarabel, implicit derivatives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from implicitdsl.backward.failure import Failures
+from implicitdsl.backward.implicit import Implicit, implicit_solve
+from implicitdsl.ground.errors import ConvergenceError
+from implicitdsl.lowering.bound import Bound
+from implicitdsl.lowering.report import Report
+from implicitdsl.lowering.source import Program
+from implicitdsl.solvers.loop import Solver
+from implicitdsl.solvers.optimum.cones import Cones, svec_matrix
+from implicitdsl.solvers.optimum.conic import Cone, Conic, jacobian, optimality
+from implicitdsl.solvers.problem import Inputs, RootProblem
+from implicitdsl.solvers.verdict import Solved
+
+from .block import Call, Rows, report, shaped
+
+RANKS = (2, 1, 2, 1)
+
+
+@dataclass(frozen=True)
+class ConicRecipe:
+    """All that is known of a block before tensors come.
+
+    `rows` are those of C in the order equalities, inequalities, matrices. `symmetric` says which unknowns are symmetric
+    matrices: their upper triangles are what is solved for.
+    """
+
+    program: Program
+    call: Call
+    curved: bool
+    unknowns: tuple[tuple[str, tuple[int, ...]], ...]
+    symmetric: tuple[bool, ...]
+    rows: tuple[Rows, ...]
+    duals: tuple[tuple[str, str], ...]
+    cones: Cones
+    solver: Conic
+    failures: Failures
+
+
+class ConicBlock:
+    """Runs a recipe. Stateless but for two constant matrices; pickles."""
+
+    def __init__(self, recipe: ConicRecipe) -> None:
+        self.recipe = recipe
+        parts = [
+            svec_matrix(shape[0]).T if flat else torch.eye(math.prod(shape), dtype=torch.float64)
+            for (_, shape), flat in zip(recipe.unknowns, recipe.symmetric, strict=True)
+        ]
+        self.columns = torch.block_diag(*parts)  # z = columns x
+        plain = recipe.cones.zero + recipe.cones.nonneg
+        blocks = [torch.eye(plain, dtype=torch.float64), *(svec_matrix(k) for k in recipe.cones.orders)]
+        self.rows = torch.block_diag(*blocks)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The generated source."""
+        return (self.recipe.program.text,)
+
+    def solve(
+        self,
+        values: Mapping[str, Tensor],
+        functions: Mapping[str, Bound],
+        batch: int | None,
+        start: Mapping[str, Tensor] | None,
+        want_report: bool,
+    ) -> tuple[dict[str, Tensor], Report | None]:
+        """See `lowering.layer.BlockRunner`. The solve is in float64, whatever the inputs are."""
+        recipe = self.recipe
+        like = next(iter(values.values()), None)
+        kind = torch.get_default_dtype() if like is None else like.dtype
+        a = self._coefficients(values, functions)
+        count = next((t.shape[0] for t, rank in zip(a, RANKS, strict=True) if t.ndim > rank), 1)
+        problem = RootProblem(
+            residual=partial(optimality, recipe.cones), jacobian=partial(jacobian, recipe.cones), ranks=RANKS
+        )
+        n = self.columns.shape[1]
+        z0 = a[1].detach().new_zeros(count, n + recipe.cones.size)
+        solver = _Solver(recipe)
+        try:
+            state, solved = implicit_solve(problem, solver, z0, a, backward=Implicit(), failures=recipe.failures)
+        except ConvergenceError as error:
+            if isinstance(error.solution, Solved):
+                lost = error.solution
+                error.solution = self._unpacked(lost.z, batch, kind), report(lost, None, batch, "conic")
+            raise
+        made = report(solved, None, batch, "conic") if want_report else None
+        return self._unpacked(state, batch, kind), made
+
+    def _coefficients(self, values: Mapping[str, Tensor], functions: Mapping[str, Bound]) -> tuple[Tensor, ...]:
+        """P, q, A, b of the vectorised problem: s = b − A x is 0, ≥ 0, or `svec` of a semidefinite matrix."""
+        recipe = self.recipe
+        given = [values[name] for name in recipe.call.inputs]
+        found = recipe.program[recipe.call.name](*given, *(functions[f] for f in recipe.call.opaques))
+        parts = [t.double() for t in found]
+        T, R = self.columns.to(parts[0].device), self.rows.to(parts[0].device)
+        P = T.mT @ parts.pop(0) @ T if recipe.curved else T.new_zeros(T.shape[1], T.shape[1])
+        q, C, d = parts
+        return P, q @ T, R @ C @ T, d @ R.mT
+
+    def _unpacked(self, state: Tensor, batch: int | None, kind: torch.dtype) -> dict[str, Tensor]:
+        recipe = self.recipe
+        shared = state.shape[0] == 1 and batch != 1
+        n = self.columns.shape[1]
+        z = state[:, :n] @ self.columns.mT.to(state.device)
+        found: dict[str, Tensor] = {}
+        at = 0
+        for name, shape in recipe.unknowns:
+            count = math.prod(shape)
+            found[name] = shaped(z[:, at : at + count], shape, shared, kind)
+            at += count
+        if recipe.duals:
+            w = state[:, n:]
+            y = (recipe.cones.project(w) - w) @ self.rows.to(state.device)
+            for key, label in recipe.duals:
+                mine = [r for r in recipe.rows if r.label == label]
+                total = torch.stack([r.sign * y[:, r.start : r.stop] for r in mine]).sum(0)
+                found[key] = shaped(total, mine[0].shape, shared, kind)
+        return found
+
+
+@dataclass(frozen=True)
+class _Solver(Solver):
+    """Clarabel as a solver of the optimality map."""
+
+    recipe: ConicRecipe
+
+    def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
+        found = self.recipe.solver.solve(Cone(*a), self.recipe.cones, z0.shape[0])
+        state = torch.cat([found.x, found.w], -1)
+        return Solved(state, found.status, found.iterations, found.residual, found.iterations)
