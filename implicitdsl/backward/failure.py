@@ -23,10 +23,14 @@ class Failures:
     warn  one `ConvergenceWarning` a solve; values stay as they are, cotangents of singular samples count as zero
     raise `ConvergenceError` with the `Solved` attached (forward), likewise in the backward pass
     nan   as warn, and the rows of z (forward) and of per-sample gradients (backward) are filled with NaN
+
+    `marks`: whether the solve itself fills the latter. Not so where some of its inputs were computed from others, also
+    from shared ones: then `marked` fills those of the inputs that were given.
     """
 
     policy: str = "warn"
     where: str = ""
+    marks: bool = True
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:

@@ -183,3 +183,61 @@ def test_batch_statistics_are_updated_once_a_call() -> None:
     layer = imp.compile(text, f=cell).double()
     layer(torch.randn(16, 4, dtype=torch.float64))
     assert int(layer.f.norm.num_batches_tracked) == 1
+
+
+FLAT = """layer Flat():
+  given a in R, w in R
+  find z in R such that a^2 + z^2 = w
+  using newton, start 1, on_failure={}
+"""
+
+
+@pytest.mark.parametrize("policy", ["nan", "warn"])
+def test_shared_gradients_leave_out_rows_without_a_derivative(policy: str) -> None:
+    layer = imp.compile(FLAT.format(policy))
+    a = torch.tensor([0.6, 1.0], dtype=torch.float64, requires_grad=True)
+    w = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    with pytest.warns(imp.ConvergenceWarning, match="IMP802"):
+        by_sample, shared = torch.autograd.grad(layer(a, w).sum(), (a, w))
+    torch.testing.assert_close(by_sample[0], torch.tensor(-0.75, dtype=torch.float64))
+    assert bool(by_sample[1].isnan()) == (policy == "nan")
+    torch.testing.assert_close(shared, torch.tensor(0.5 / 0.8, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("policy", ["nan", "warn"])
+def test_blocks_before_a_failed_one_keep_their_shared_gradients(policy: str) -> None:
+    text = """layer Two():
+  given a in R
+  param w in R = 1
+        v in R = 0.5
+  using on_failure={0}
+  find u in R such that u = v sin(u) / 2 + a
+  find z in R such that u^2 + z^2 = w
+  using newton, start 1, on_failure={0}
+"""
+    layer = imp.compile(text.format(policy)).double()
+    v = float(layer.v.detach())
+    u = torch.tensor([0.6, 1.0], dtype=torch.float64)
+    a = u - v * u.sin() / 2
+    z = layer(a)[1]
+    with pytest.warns(imp.ConvergenceWarning, match="IMP802"):
+        shared = torch.autograd.grad(z.sum(), [layer.get_parameter(k) for k in ("w", "v")])
+    du = u[0].sin() / 2 / (1 - v * u[0].cos() / 2)
+    torch.testing.assert_close(shared[0], torch.tensor(0.5 / 0.8, dtype=torch.float64))
+    torch.testing.assert_close(shared[1], -u[0] / 0.8 * du)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_marked_gradients_under_transforms(batched: bool) -> None:
+    layer = imp.compile(FLAT.format("nan"))
+    a, w = torch.tensor([0.6, 0.8], dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
+    right = torch.tensor([-0.6 / 0.8, -0.8 / 0.6], dtype=torch.float64)
+    f = (
+        torch.func.vmap(torch.func.grad(layer), in_dims=(0, None))
+        if batched
+        else torch.func.grad(lambda a, w: layer(a, w).sum())
+    )
+    torch.testing.assert_close(f(a, w), right)
+    _, tangent = torch.func.jvp(lambda a: layer(a, w), (a,), (torch.ones_like(a),))
+    torch.testing.assert_close(tangent, right)
+    assert torch.autograd.gradgradcheck(layer, (a.requires_grad_(), w.requires_grad_()))

@@ -151,9 +151,12 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         solver=None if explicit else _solver(part.forward, language),
         methods=tuple(c.method for c in part.forward),
         backward=Implicit() if explicit else _backward(part.backward, language),
-        failures=Failures(policy, f"{model.source.name}:{line}"),
+        failures=Failures(policy, f"{model.source.name}:{line}", marks=False),
         source=model.source,
         places={o.name: o.span for o in model.opaques if o.span is not None},
+        given=tuple(
+            (s.name, s.rank) for s in dict.fromkeys((*written.outer, *written.inputs)) if s.role is not Role.HOISTED
+        ),
         rate=_proved_rate(part),
     )
 
