@@ -12,6 +12,7 @@ from implicitdsl.ir.printer import show
 
 from .analyse import Analysis, BlockFacts
 from .convexity import diagnose_convexity
+from .diagnose_dynamics import diagnose_dynamics
 from .norms import number
 from .smoothness import rough_calls
 
@@ -38,6 +39,8 @@ def diagnose(analysis: Analysis) -> list[Diagnostic]:
             found += _entries(part, model)
             found += _memory(part, analysis)
             found += _roughness(part, analysis)
+        if part.block.sentence == "ode":
+            found += diagnose_dynamics(part.block, part.facts_by_name, model, analysis.context)
         if part.program is not None:
             found += diagnose_convexity(part.block, part.program, part.facts_by_name, model, analysis.context)
     return found

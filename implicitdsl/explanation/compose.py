@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from implicitdsl.analysis.evolution import Evolution
 from implicitdsl.ground.facts import Fact, Interval, Smoothness
 from implicitdsl.ir.dims import Dim, size_of
 from implicitdsl.ir.function import Functions
@@ -12,12 +13,25 @@ from implicitdsl.ir.nodes import symbols
 from implicitdsl.ir.plan import BlockPlan, Choice, Plan
 from implicitdsl.ir.printer import show, show_name
 
+from .adjoint import adjoint_items
 from .backward import backward_items
 from .derive import unhoisted
 from .document import Document, Entry, Formula, Formulas, Item, Points, Prose, Section, Table
 from .unicode import show_dim
 
-SHOWN = ("explicit", "affine", "elementwise", "bracket", "contraction", "monotone", "existence", "smoothness", "opaque")
+SHOWN = (
+    "explicit",
+    "linear",
+    "separable",
+    "affine",
+    "elementwise",
+    "bracket",
+    "contraction",
+    "monotone",
+    "existence",
+    "smoothness",
+    "opaque",
+)
 """Facts worth a reader's time, in this order."""
 
 Sizes = Mapping[str, int]
@@ -105,6 +119,11 @@ def _solve(part: BlockPlan, model: Model, functions: Functions) -> Section:
         earlier = [s.node for b in model.blocks for s in b.unknowns if s.node not in system.unknowns]
         present = symbols(*system.residual)
         items += backward_items(system, [a for a in (*wanted, *earlier) if a in present], part.backward, functions)
+    fact = part.fact("evolution")
+    if fact is not None and isinstance(fact.value, Evolution):
+        present = symbols(*fact.value.rates)
+        wanted = [s.node for s in (*model.givens, *model.params, *model.consts) if s.node in present]
+        items += adjoint_items(fact.value, wanted, part.forward[0], functions)
     facts = tuple(_fact(f) for name in SHOWN if (f := part.fact(name)) is not None and _worth(f, part))
     if facts:
         items.append(Points("What is proved", facts))
@@ -161,5 +180,7 @@ def _value(value: object) -> str:
     if isinstance(value, Smoothness):
         return value.name.lower()
     if isinstance(value, tuple):
+        if any(isinstance(v, tuple) for v in value):  # places of states, which the proof names
+            return "yes"
         return ", ".join(map(str, value))
     return str(value)

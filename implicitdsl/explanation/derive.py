@@ -69,8 +69,8 @@ def derive(system: System, wanted: Sequence[Expr], functions: Functions, fixed_p
     count = len(equations)
     shown = [(_last(left, adjoints), _last(right, adjoints)) for left, right in shown]
     named = tuple((name, _last(e, adjoints)) for name, e in named)
-    slopes = _slopes([e for pair in (*shown, *named) for e in pair], functions, taken)
-    return Derivation(incoming, adjoints, tuple(shown[:count]), named, tuple(shown[count:]), slopes)
+    primes = slopes([e for pair in (*shown, *named) for e in pair], functions, taken)
+    return Derivation(incoming, adjoints, tuple(shown[:count]), named, tuple(shown[count:]), primes)
 
 
 def _fresh(unknowns: Sequence[Expr], letter: str, other: str, taken: set[str]) -> tuple[Expr, ...]:
@@ -111,7 +111,7 @@ def _last(e: Expr, adjoints: Sequence[Expr]) -> Expr:
     return rebuild(e, lambda x: None, lambda x, args: make(x, args), everywhere=True)
 
 
-def _slopes(exprs: Sequence[Expr], functions: Functions, taken: set[str]) -> tuple[Formula, ...]:
+def slopes(exprs: Sequence[Expr], functions: Functions, taken: set[str]) -> tuple[Formula, ...]:
     """What each f' is: tanh'(s) = 1 - tanh(s)²."""
     names = sorted({e.name[:-1] for e in walk(*exprs) if e.op == "call" and e.name.endswith("'")})
     s = sym(free_name(("s", "t", "x"), taken), Role.BOUND)

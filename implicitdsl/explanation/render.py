@@ -94,6 +94,7 @@ _HEAD = r"""\documentclass{article}
 \begin{document}"""
 
 _RELATIONS = {
+    "= ∫": r"= \int",
     "<=": r"\le",
     ">=": r"\ge",
     "<<": r"\preceq",
