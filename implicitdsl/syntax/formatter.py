@@ -6,6 +6,7 @@ It works on tokens, so that formatting cannot change what is read: the tree of t
 from __future__ import annotations
 
 from dataclasses import field
+from itertools import pairwise
 
 from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Source
@@ -187,6 +188,8 @@ class _Formatter:
             return True  # tight, it would be part of the derivative
         if a == "CARET":
             return b == "NAME" and t.text == "T"  # tight, it would be a transpose
+        if "COLON" in (a, b) and self._roomy(tokens, i if b == "COLON" else i - 1):
+            return a not in OPENERS and b not in _CLOSERS
         if a in OPENERS or b in _TIGHT_BEFORE or a in ("ARGMIN", "ARGMAX"):
             return False
         if self.kind == "LAYER" and b == "LPAR":
@@ -200,6 +203,18 @@ class _Formatter:
         if any(tokens[j].type in ("PLUS", "MINUS") and self._dense(tokens, j) for j in (i - 1, i)):
             return False
         return not (_fraction(tokens, i - 1) or _fraction(tokens, i))
+
+    def _roomy(self, tokens: list[Token], colon: int) -> bool:
+        """Whether a bound of the slice is a product, as in `z[n : 2 n]`: tight, the colon would seem to split it."""
+        if not self.open or self.open[-1].type != "INDEX":
+            return False
+        first = last = colon
+        while tokens[first - 1].type in ("NAME", "NUMBER", "PLUS", "MINUS"):
+            first -= 1
+        while last + 1 < len(tokens) and tokens[last + 1].type in ("NAME", "NUMBER", "PLUS", "MINUS"):
+            last += 1
+        bounds = [t.type in ("NAME", "NUMBER") for t in tokens[first : last + 1]]
+        return any(x and y for x, y in pairwise(bounds))
 
     def _dense(self, tokens: list[Token], i: int) -> bool:
         """Whether the sign at `i` is all there is in an index or dimension, as in `x[i+1]` or `R^(N+1, n)`."""

@@ -78,6 +78,7 @@ def test_canonical_text_is_left_alone(text: str) -> None:
         ("return xᵀ y²,  -x, a-b,a - -b, 2^-3", "return x^T y^2, -x, a - b, a - -b, 2^-3\n"),
         ("return x ^ T, x^(T)", "return x^ T, x^(T)\n"),
         ("return x[i + 1], x[2 i+1], x[0:n - 1], 1 / 2 x, a/b", "return x[i+1], x[2 i + 1], x[0:n-1], 1/2 x, a / b\n"),
+        ("return x[0 : n], x[n:2 n], x[2 n: 3 n - 1], x[ :2 n]", "return x[0:n], x[n : 2 n], x[2 n : 3 n - 1], x[: 2 n]\n"),
         ("given x in R^(N + 1, 2 n+1)", "given x in R^(N+1, 2 n + 1)\n"),
         ("find z(t) for t in R such that dz/dt ² = 1", "find z(t) for t in R such that dz/dt ^2 = 1\n"),
         ("argmin_z -z", "argmin_z -z\n"),
