@@ -61,6 +61,7 @@ def _solved(spec: Spec, problem: Quadratic) -> tuple[Optimum, Reduced | None]:
         found, factor = direct(problem)
     else:
         found = spec.solver.solve(problem)
+        factor = found.factor
     solved = Solved(found.z, found.status, found.iterations, found.residual, found.iterations)
     if solved.all_converged():
         return found, factor
@@ -79,7 +80,7 @@ class _Plain(torch.autograd.Function):
         ctx: Any, found: list[Optimum], spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Tensor
     ) -> tuple[Tensor, Tensor]:
         optimum, factor = _solved(spec, Quadratic(P, q, C, d, spec.equalities))
-        found.append(optimum._replace(z=optimum.z.detach(), y=optimum.y.detach()))
+        found.append(optimum._replace(z=optimum.z.detach(), y=optimum.y.detach(), factor=None))
         ctx.spec, ctx.factor = spec, factor
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(optimum.z, optimum.y, optimum.active, optimum.status, P, q, C, d)
@@ -247,7 +248,7 @@ class _Found(torch.autograd.Function):
     def forward(spec: Spec, curved: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
         P, (q, C, d) = (tensors[0], tensors[1:]) if curved else (None, tensors)
         found, _ = _solved(spec, Quadratic(P, q, C, d, spec.equalities))
-        return tuple(t.clone() for t in found)
+        return tuple(t.clone() for t in found[:7])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

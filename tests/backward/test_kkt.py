@@ -13,6 +13,7 @@ from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.kkt import Spec, quadratic_optimum
 from implicitdsl.ground.errors import ConvergenceError, ConvergenceWarning
 from implicitdsl.solvers.optimum.interior_point import InteriorPoint
+from implicitdsl.solvers.optimum.pivoting import Dense
 
 D = torch.float64
 N, M, P, B = 4, 6, 1, 3
@@ -44,6 +45,17 @@ def test_the_data_have_active_and_inactive_rows() -> None:
     share = found.active[:, P:].double().mean()
     assert 0.1 < float(share) < 0.9
     assert found.weak.sum() == 0
+
+
+def test_the_factor_of_the_pivoting_serves_the_backward_pass() -> None:
+    L, q, C, d = (t.requires_grad_() for t in data())
+
+    def layer(solver: InteriorPoint | Dense) -> list[Tensor]:
+        z, y, _ = quadratic_optimum(Spec(solver, P), L @ L.mT + 0.1 * torch.eye(N, dtype=D), q, C, d)
+        return list(torch.autograd.grad(z.sin().sum() + y.square().sum(), (L, q, C, d)))
+
+    for a, b in zip(layer(Dense()), layer(InteriorPoint()), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
 
 
 def test_finite_differences_first_and_second_order() -> None:

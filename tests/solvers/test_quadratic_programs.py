@@ -10,6 +10,7 @@ from torch import Tensor
 
 from implicitdsl.ground.outcomes import Outcome
 from implicitdsl.solvers.optimum.interior_point import InteriorPoint
+from implicitdsl.solvers.optimum.pivoting import Dense
 from implicitdsl.solvers.optimum.polish import direct
 from implicitdsl.solvers.optimum.quadratic import Quadratic, residual
 
@@ -62,9 +63,10 @@ def oracle(qp: Quadratic, i: int) -> tuple[float, np.ndarray]:
         (30, 40, 5, None),
     ],
 )
-def test_against_cvxpy(n: int, m: int, p: int, rank: int | None) -> None:
+@pytest.mark.parametrize("solver", [InteriorPoint(), Dense()], ids=["interior", "dense"])
+def test_against_cvxpy(solver: InteriorPoint | Dense, n: int, m: int, p: int, rank: int | None) -> None:
     qp = problem(n, m, p, 3, rank)
-    found = InteriorPoint().solve(qp)
+    found = solver.solve(qp)
     assert (found.status == Outcome.CONVERGED).all()
     assert (residual(qp, found.z, found.y) < 1e-9).all()
     for i in range(3):
@@ -153,3 +155,25 @@ def test_weakly_active_rows_are_counted() -> None:
     found = InteriorPoint().solve(Quadratic(eye, q, eye[:1], torch.ones(1, dtype=D), 0))
     assert found.status.tolist() == [0, 0]
     assert found.weak.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 0, 5), (30, 30, 4, 6), (20, 50, 0, 6), (5, 40, 1, 4)])
+def test_pivoting_and_interior_point_agree(shape: tuple[int, int, int, int]) -> None:
+    qp = problem(*shape)
+    mine, other = Dense().solve(qp), InteriorPoint().solve(qp)
+    assert (mine.status == Outcome.CONVERGED).all()
+    torch.testing.assert_close(mine.z, other.z, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(mine.y, other.y, rtol=1e-8, atol=1e-9)
+    assert torch.equal(mine.active, other.active)
+
+
+def test_pivoting_with_shared_matrices_and_failed_rows() -> None:
+    """P and C shared by the batch; a row without solution and one with NaN among good ones."""
+    eye = torch.eye(3, dtype=D)
+    C = torch.cat([eye, -eye])
+    d = torch.tensor([[1.0] * 3 + [0.0] * 3, [-1.0] * 3 + [0.0] * 3, [torch.nan] * 6, [2.0] * 3 + [1.0] * 3], dtype=D)
+    q = torch.tensor([-3.0, 0.5, -0.25], dtype=D)
+    found = Dense().solve(Quadratic(eye, q, C, d, 0))
+    assert found.status.tolist() == [Outcome.CONVERGED, Outcome.INFEASIBLE, Outcome.NOT_FINITE, Outcome.CONVERGED]
+    expected = torch.tensor([[1.0, 0.0, 0.25], [2.0, -0.5, 0.25]], dtype=D)
+    torch.testing.assert_close(found.z[[0, 3]], expected, rtol=0, atol=1e-12)

@@ -21,10 +21,10 @@ FORWARD = (
     _forward("direct", "one factorisation of an equality-constrained quadratic problem", rungs.direct),
     _forward(
         "ipm",
-        "interior point for quadratic problems",
+        "quadratic problems: pivoting on the dual where the objective is strictly convex, else interior point",
         rungs.ipm,
         max_iter(100),
-        code="interior_point:InteriorPoint",
+        code="pivoting:Dense",
     ),
     _forward("projection", "a projection in closed form", None),
     _forward("riccati", "block-banded problems over a horizon", None, max_iter(100)),

@@ -48,7 +48,10 @@ def ipm(facts: Facts, sizes: Sizes) -> Verdict:
         return False, why_not(facts)
     kind = "linear" if value(facts, "objective") == "linear" else "convex quadratic"
     rows = value(facts, "inequalities")
-    return True, f"a {kind} objective with {rows} affine inequalities: interior point, then one exact solve"
+    return (
+        True,
+        f"a {kind} objective with {rows} affine inequalities: pivoting or interior point, exact at the end",
+    )
 
 
 def conic(facts: Facts, sizes: Sizes) -> Verdict:

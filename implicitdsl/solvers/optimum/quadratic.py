@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class Optimum(NamedTuple):
 
     z (B, n); y (B, m); active (B, m) bool, the rows that hold with equality; status (`Outcome`), iterations, residual
     (the largest violation of the optimality conditions, relative to their terms), weak (rows with neither slack nor
-    multiplier: there the solution has a kink).
+    multiplier: there the solution has a kink); factor: a `Reduced` of the active rows, where the solver has one.
     """
 
     z: Tensor
@@ -65,6 +65,7 @@ class Optimum(NamedTuple):
     iterations: Tensor
     residual: Tensor
     weak: Tensor
+    factor: Any = None
 
 
 def times(M: Tensor, x: Tensor) -> Tensor:

@@ -31,15 +31,16 @@ class Reduced(NamedTuple):
     members: Tensor | None
     valid: Tensor | None
     singular: Tensor
+    refinements: int = 2
 
     def solve(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """(u, v) with P u + Cᵀ v = f and C u = g on the active rows, v = 0 elsewhere; f (B, n), g (B, m).
 
-        One step of refinement. Cost 4 (n + k)² a row.
+        Cost 4 (n + k)² a row, as much again for each refinement.
         """
         right = self._gather(g)
         u, v = self._once(f, right)
-        for _ in range(2):
+        for _ in range(self.refinements):
             r = f - self.problem.apply_P(u) - times_transposed(self.C, v)
             s = right - times(self.C, u)
             du, dv = self._once(r, s)
