@@ -27,7 +27,7 @@ SPEC = """layer L(n):
         ({"f": torch.sin, "n": "a"}, "dimension `n` of layer `L` is a whole number, not 'a'"),
         ({"f": torch.sin, "g": torch.sin}, "layer `L` has no dimension, constant or function `g`"),
     ],
-    ids=str,
+    ids=["number", "class", "text", "list", "dimension", "unknown"],
 )
 def test_a_wrong_binding_is_named(bindings: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
