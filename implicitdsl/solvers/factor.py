@@ -118,3 +118,11 @@ def factorise(matrix: Tensor, diagonal: bool = False) -> Factor:
     if matrix.dtype in (torch.float16, torch.bfloat16):
         raise TypeError(f"LU needs float32 or float64, got {matrix.dtype}; cast the inputs or use a matrix-free solver")
     return Factor(*decompose(matrix))
+
+
+def inverse(matrix: Tensor) -> Tensor:
+    """A⁻¹ (*, n, n), differentiable in every mode of torch.func. Cost 2 n³ a matrix; inf or NaN where singular."""
+    if not _one_by_one(matrix) or not len(matrix):
+        return torch.linalg.inv_ex(matrix)[0]
+    flat = matrix.reshape(-1, *matrix.shape[-2:])
+    return torch.stack([torch.linalg.inv_ex(one)[0] for one in flat]).view(matrix.shape)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import torch
 torch.set_num_threads(2)
@@ -21,8 +23,29 @@ torch.testing.assert_close(M @ z.detach().unsqueeze(-1), b.unsqueeze(-1))
 torch.testing.assert_close(A.grad, torch.stack([v * x for v, x in zip(u, z.detach())]))
 """
 
+STIFF = """
+import torch
+torch.set_num_threads(2)
+import implicitdsl as imp
+text = ("given x in R^n\\nparam W in R^(n, n)\\nfind z(t) in R^n for t in [0, 0.1] such that "
+        "dz/dt = tanh(W z) - 3 z, z(0) = x\\nusing {}")
+x = torch.randn(5, 160, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+found = []
+for using in ("rk4(steps=20)", "rodas5p(steps=4)", "kvaerno5(steps=4)"):
+    layer = imp.compile(text.format(using), n=160).double()
+    if found:
+        layer.load_state_dict(state)
+    state = layer.state_dict()
+    y = layer(x)
+    found.append((y, *torch.autograd.grad(y.square().sum(), (x, layer.W))))
+for other in found[1:]:
+    for a, b in zip(found[0], other):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+"""
 
-def test_matrices_of_a_batch_are_factored_right_on_two_threads() -> None:
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", PROGRAM], capture_output=True, text=True, timeout=120)
+
+@pytest.mark.parametrize("program", [pytest.param(PROGRAM, id="roots"), pytest.param(STIFF, id="stiff")])
+def test_matrices_of_a_batch_are_factored_right_on_two_threads(program: str) -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "ERROR" not in done.stderr + done.stdout

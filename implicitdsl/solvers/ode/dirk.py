@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch._C import _are_functorch_transforms_active as transformed
 
+from ..factor import decompose, inverse, substitute
 from ..problem import Inputs
 from .method import Method, Step
 from .problem import OdeProblem
@@ -107,10 +108,10 @@ class Dirk(Method):
             at = t if problem.autonomous else t + c * H[:, 0]
             z = held.solve(at.detach(), base.detach(), z.detach())
             if smooth:  # two steps of Newton's method whose value is zero carry the derivatives of the solution
-                inverse = held.inverse(at.detach(), z)
+                inverted = held.inverse(at.detach(), z)
                 for _ in range(2):
                     gap = z - base - tableau.gamma * H * problem.rate(at, z, *a)
-                    z = z - (inverse @ gap.unsqueeze(-1)).squeeze(-1)
+                    z = z - (inverted @ gap.unsqueeze(-1)).squeeze(-1)
             K.append((z - base) / tableau.gamma)
         last = problem.rate(t if problem.autonomous else t + H[:, 0], z, *a)
         error = None
@@ -134,11 +135,11 @@ class _Stage:
 
     def factor(self, t: Tensor, z: Tensor) -> None:
         with torch.no_grad():
-            self.factored = torch.linalg.lu_factor_ex(self.matrix(t, z))[:2]
+            self.factored = decompose(self.matrix(t, z))
 
     def inverse(self, t: Tensor, z: Tensor) -> Tensor:
         with torch.no_grad():
-            return torch.linalg.inv(self.matrix(t, z).detach()).detach()
+            return inverse(self.matrix(t, z).detach()).detach()
 
     def solve(self, t: Tensor, base: Tensor, z: Tensor) -> Tensor:
         with torch.no_grad():
@@ -149,7 +150,7 @@ class _Stage:
     def _newton(self, t: Tensor, base: Tensor, z: Tensor) -> Tensor:
         assert self.factored is not None
         gap = z - base - self.scale * self.problem.rate(t, z, *self.a)
-        return torch.linalg.lu_solve(*self.factored, gap.unsqueeze(-1)).squeeze(-1)
+        return substitute(*self.factored, gap.unsqueeze(-1)).squeeze(-1)
 
     def _blindly(self, t: Tensor, base: Tensor, z: Tensor) -> Tensor:
         """Without a look at the numbers, which belong to a transform; the steps are known to be good."""

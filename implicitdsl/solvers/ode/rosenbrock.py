@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..factor import decompose, inverse, substitute
 from ..problem import Inputs
 from .method import Method, Step
 from .problem import OdeProblem
@@ -72,15 +73,13 @@ class Rodas5P(Method):
         return 8
 
     def step(self, problem: OdeProblem, a: Inputs, t: Tensor, H: Tensor, y: Tensor, first: Tensor) -> Step:
-        lu, pivots, _ = torch.linalg.lu_factor_ex(self._matrix(problem, a, t, H, y))
-        return self._stages(
-            problem, a, t, H, y, first, lambda b: torch.linalg.lu_solve(lu, pivots, b.unsqueeze(-1)).squeeze(-1)
-        )
+        lu, pivots = decompose(self._matrix(problem, a, t, H, y))
+        return self._stages(problem, a, t, H, y, first, lambda b: substitute(lu, pivots, b.unsqueeze(-1)).squeeze(-1))
 
     def smooth(self, problem: OdeProblem, a: Inputs, t: Tensor, H: Tensor, y: Tensor, first: Tensor) -> Step:
         # an inverse: its derivatives are right in every mode of torch.func, those of solves are not
-        inverse = torch.linalg.inv(self._matrix(problem, a, t, H, y))
-        return self._stages(problem, a, t, H, y, first, lambda b: (inverse @ b.unsqueeze(-1)).squeeze(-1))
+        inverted = inverse(self._matrix(problem, a, t, H, y))
+        return self._stages(problem, a, t, H, y, first, lambda b: (inverted @ b.unsqueeze(-1)).squeeze(-1))
 
     def _matrix(self, problem: OdeProblem, a: Inputs, t: Tensor, H: Tensor, y: Tensor) -> Tensor:
         eye = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
