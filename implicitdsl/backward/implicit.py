@@ -64,10 +64,10 @@ class Solve:
             limit = 16
         if kept or problem.diagonal or n <= limit:
             return None
-        gmres = Gmres()
-        if isinstance(first, Picard):
-            return Cascade((Picard(damping=first.damping, max_iter=500), gmres))
-        return gmres
+        if isinstance(first, Picard):  # at its tolerance: with a rougher z a finer u gains nothing
+            again = Picard(tol=first.tol, damping=first.damping, max_iter=500)
+            return Cascade((again, Gmres(tol=first.tol)))
+        return Gmres()
 
 
 def implicit_solve(

@@ -5,7 +5,7 @@ Fused attention has first derivatives only, and no rule for vmap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from implicitdsl.backward.rules import plain
-from implicitdsl.solvers.problem import Inputs, Linear, RootProblem
+from implicitdsl.solvers.problem import Inputs, Linear, RootProblem, Shifted
+
+Inner = Callable[[Tensor], tuple[Tensor | None, ...]]
 
 DENSE = 256
 """Up to this many unknown numbers a whole Jacobian may be asked for, by products that are mapped over a basis."""
@@ -40,16 +42,45 @@ def _pullback(problem: RootProblem, z: Tensor, a: Inputs) -> Linear:
     return lambda u: torch.autograd.grad(value, at, u, retain_graph=True, materialize_grads=True)[0]
 
 
+def _cut(a: Inputs) -> tuple[Inputs, list[int]]:
+    """The inputs cut off from what they were computed from, which may be an input too; the places of those that are
+    differentiated. A tensor that stands twice is one input, whose cotangent is the sum."""
+    first = {id(x): i for i, x in reversed(list(enumerate(a))) if x.requires_grad}
+    places = sorted(first.values())
+    cut = {i: x.detach().requires_grad_() for i in places if not (x := a[i]).is_leaf}
+    return tuple(cut.get(first.get(id(x), i), x) for i, x in enumerate(a)), places
+
+
+def _linearised(problem: RootProblem, z: Tensor, a: Inputs) -> tuple[Linear, Inner, Shifted | None]:
+    """See `RootProblem.linearised`; the graph of one evaluation serves all of it."""
+    with torch.enable_grad():
+        at = z.detach().requires_grad_()
+        a, places = _cut(a)
+        value = problem.F(at, a) if problem.step is None else problem.step(at, *a)
+
+    def pull(u: Tensor) -> Tensor:
+        if not value.requires_grad:
+            return torch.zeros_like(u)
+        return torch.autograd.grad(value, at, u, retain_graph=True, materialize_grads=True)[0]
+
+    def inputs(u: Tensor) -> tuple[Tensor | None, ...]:
+        found: list[Tensor | None] = [None] * len(a)
+        if places and value.requires_grad:
+            u = u if problem.step is None else -u
+            cotangents = torch.autograd.grad(value, [a[i] for i in places], u, allow_unused=True, retain_graph=True)
+            for i, cotangent in zip(places, cotangents, strict=True):
+                found[i] = cotangent
+        return tuple(found)
+
+    if problem.step is None:
+        return pull, inputs, None
+    return lambda u: u - pull(u), inputs, lambda u, g: g + pull(u)
+
+
 def _vjp_inputs(problem: RootProblem, z: Tensor, u: Tensor, a: Inputs) -> tuple[Tensor | None, ...]:
     found: list[Tensor | None] = [None] * len(a)
-    first = {
-        id(x): i for i, x in reversed(list(enumerate(a))) if x.requires_grad
-    }  # a tensor that stands twice: its sum
-    places = sorted(first.values())
     with torch.enable_grad():
-        # an input that was computed is cut off: what it was computed from may be an input too
-        cut = {i: x.detach().requires_grad_() for i in places if not (x := a[i]).is_leaf}
-        a = tuple(cut.get(first.get(id(x), i), x) for i, x in enumerate(a))
+        a, places = _cut(a)
         value = problem.F(z.detach(), a)
     if places and value.requires_grad:
         cotangents = torch.autograd.grad(value, [a[i] for i in places], u, allow_unused=True)
@@ -85,4 +116,14 @@ def twice(problem: RootProblem) -> RootProblem:
         with _written_out(True):
             return problem.push_inputs(z, tangents, a)
 
-    return replace(problem, pullback=pullback, pushforward=pushforward, vjp_inputs=vjp_inputs, jvp_inputs=jvp_inputs)
+    def linearised(z: Tensor, *a: Tensor) -> tuple[Linear, Inner, Shifted | None]:
+        return _linearised(problem, z, a)
+
+    return replace(
+        problem,
+        pullback=pullback,
+        pushforward=pushforward,
+        vjp_inputs=vjp_inputs,
+        jvp_inputs=jvp_inputs,
+        linearised=linearised,
+    )

@@ -150,7 +150,7 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         affine=affine,
         solver=None if explicit else _solver(part.forward, language),
         methods=tuple(c.method for c in part.forward),
-        backward=Implicit() if explicit else _backward(part.backward, language),
+        backward=Implicit() if explicit or _beside_picard(part) else _backward(part.backward, language),
         failures=Failures(policy, f"{model.source.name}:{line}", marks=False),
         source=model.source,
         places={o.name: o.span for o in model.opaques if o.span is not None},
@@ -159,6 +159,12 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         ),
         rate=_proved_rate(part),
     )
+
+
+def _beside_picard(part: BlockPlan) -> bool:
+    """Whether the adjoint is iterated first: where z ← G(z) converges so does u ← g + Gᵀu, at the same rate and without
+    Krylov vectors. `Implicit` has GMRES take over what stalls."""
+    return part.block.wishes.backward is None and part.backward.method == "gmres" and part.forward[0].method == "picard"
 
 
 def _proved_rate(part: BlockPlan) -> float | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,19 +15,27 @@ from implicitdsl.ir.model import SetInfo
 from implicitdsl.lowering import sets
 from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.problem import Inputs, RootProblem
+from implicitdsl.solvers.transient import transient
 from implicitdsl.solvers.verdict import Solved
 
-_OUTSIDE = int(Outcome.OUTSIDE)
+_OUTSIDE, _NOT_FINITE = int(Outcome.OUTSIDE), int(Outcome.NOT_FINITE)
+
+CONES = frozenset(("positive", "nonneg", "PSD", "PD"))
+SCALES = (1.0, 10.0, 100.0, 1000.0)
+"""Multiples of an inner point that are tried too where all sets are cones: these have no scale of their own."""
+DENSE = 64
+"""Up to this many unknown numbers a flow is followed as well."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """The set of one unknown: `lo`, `hi` bound every entry."""
+    """The set of one unknown and its name: `lo`, `hi` bound every entry."""
 
     set: sets.Parametrization | None  # None: all of R^…
     shape: tuple[int, ...]
     lo: float
     hi: float
+    name: str = "R"
 
     @property
     def size(self) -> int:
@@ -48,6 +57,14 @@ class Region:
         mean = zeros + 1 / max(self.shape[-1], 1)
         return (mean if bool(self.set.contains(mean).all()) else mean * self.shape[-1] ** 0.5).flatten()
 
+    def unit(self) -> Tensor:
+        """An element in the middle of a cone, flattened: the identity, or ones; zeros of a space."""
+        if self.set is None:
+            return torch.zeros(self.size, dtype=torch.float64)
+        if self.name in ("PSD", "PD"):
+            return torch.eye(self.shape[-1], dtype=torch.float64).expand(self.shape).flatten()
+        return torch.ones(self.size, dtype=torch.float64)
+
 
 def region(info: SetInfo, shape: tuple[int, ...]) -> Region:
     """The region of an unknown's set."""
@@ -58,7 +75,7 @@ def region(info: SetInfo, shape: tuple[int, ...]) -> Region:
     made = None if info.name == "R" else sets.make(info.name, shape, info.args)
     if info.name == "simplex":  # its box is no interval to bisect
         lo, hi = -math.inf, math.inf
-    return Region(made, shape, lo, hi)
+    return Region(made, shape, lo, hi, info.name)
 
 
 class Regions:
@@ -74,6 +91,13 @@ class Regions:
     def start(self, like: Tensor) -> Tensor:
         """(N,)."""
         return like.new_zeros(self.size) if self._start is None else self._start.to(like)
+
+    def others(self, z0: Tensor) -> list[Tensor]:
+        """More elements of the sets to start from, like z0 (B, N)."""
+        if self.free or not all(r.set is None or r.name in CONES for r in self.regions):
+            return []
+        inside = torch.cat([r.unit() for r in self.regions]).to(z0)
+        return [(scale * inside).expand_as(z0).clone() for scale in SCALES]
 
     def box(self, like: Tensor) -> tuple[float | Tensor | None, float | Tensor | None]:
         """Lower and upper bounds, numbers where they are the same for all entries, None where there are none."""
@@ -101,12 +125,52 @@ class Regions:
 
 @dataclass(frozen=True)
 class Inside(Solver):
-    """Runs `inner`; a solution outside its set ends as OUTSIDE."""
+    """Runs `inner`; a solution outside its set ends as OUTSIDE.
+
+    Rows that end so, or without a solution, start anew from a few other elements of cones, where the first start may
+    lead to a root outside: of a Riccati equation to one that is not the positive one. While `torch.compile` traces, the
+    first start is the only one.
+    """
 
     inner: Solver
     regions: Regions
 
     def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
+        found = self._judged(problem, z0, a)
+        if torch.compiler.is_compiling() or bool(found.converged.all()):
+            return found
+        starts: list[Callable[[Tensor, Inputs], Tensor]] = []
+        if z0.shape[-1] <= DENSE:
+            starts += [partial(transient, problem, sign=s, inside=self.regions.contain) for s in (1.0, -1.0)]
+        starts += [partial(_constant, s) for s in self.regions.others(z0)]
+        for start in starts:
+            rows = (~found.converged & (found.status != _NOT_FINITE)).nonzero().view(-1)
+            if not len(rows):
+                break
+            some = problem.take(a, rows)
+            more = self._judged(problem, start(z0.index_select(0, rows), some), some)
+            found = _with(found, more, rows)
+        return found
+
+    def _judged(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
         solved = self.inner.solve(problem, z0, a)
         wrong = solved.converged & ~self.regions.contain(solved.z)
         return solved._replace(status=torch.where(wrong, _OUTSIDE, solved.status))
+
+
+def _constant(start: Tensor, z: Tensor, _: Inputs) -> Tensor:
+    return start[: len(z)]
+
+
+def _with(found: Solved, more: Solved, rows: Tensor) -> Solved:
+    """`found` with the rows that another start has solved; the work of all adds up."""
+    solved = more.converged
+    fields: list[Tensor] = []
+    for old, new in zip(found[:5], more[:5], strict=True):
+        here = old.index_select(0, rows)
+        mask = solved.view(-1, *(1,) * (new.ndim - 1))
+        fields.append(old.index_copy(0, rows, torch.where(mask, new, here)))
+    z, status, _, residual, _ = fields
+    iterations = found.iterations.index_add(0, rows, more.iterations)
+    nfe = found.nfe.index_add(0, rows, more.nfe)
+    return Solved(z, status, iterations, residual, nfe, None, found.rung)

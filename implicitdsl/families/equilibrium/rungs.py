@@ -204,6 +204,10 @@ def anderson(facts: Facts, sizes: Sizes) -> Verdict:
     rate = value(facts, "contraction")
     if rate is not None and rate >= SLOW:
         return True, f"contracts with the slow rate {rate:.6g}: accelerated iteration"
+    n = state_size(facts, sizes)
+    if n is not None and n <= DENSE_OPAQUE and rate is None and value(facts, "existence"):
+        # ‖F‖ may have minima that are no roots, where descent ends; the map itself has no such thing
+        return True, "the map keeps to a bounded set: accelerated iteration of it needs no descent", (("depth", 2),)
     return _large(facts, sizes, "accelerated fixed-point iteration needs no Jacobian")
 
 
@@ -238,4 +242,7 @@ def implicit(facts: Facts, sizes: Sizes) -> Verdict:
 def gmres(facts: Facts, sizes: Sizes) -> Verdict:
     n = state_size(facts, sizes)
     how_many = "the" if n is None else str(n)
-    return True, f"implicit function theorem: GMRES with vector-Jacobian products, {how_many} unknowns need no matrix"
+    return True, (
+        f"implicit function theorem: GMRES with vector-Jacobian products, {how_many} unknowns need no matrix; beside "
+        "picard the adjoint's own iteration comes first"
+    )
