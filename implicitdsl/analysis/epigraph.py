@@ -52,6 +52,8 @@ class _Lift:
         if ball is not None:
             x, r = ball
             squared = build.sub(build.inner(x, x), build.power(r, num(2.0)))
+            if c.label is not None:  # so that the multiplier is that of ‖x‖ ≤ r
+                squared = build.div(squared, build.mul(num(2.0), r))
             found = [replace(c, body=squared)]
             if r.number is None or r.number < 0:
                 found.append(Constraint(BELOW, build.neg(r), c.span))

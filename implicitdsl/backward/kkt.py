@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..solvers.factor import Factor, factorise
+from ..solvers.factor import Factor, decompose
 from ..solvers.optimum.polish import direct
 from ..solvers.optimum.quadratic import Optimum, Quadratic, times, times_transposed
 from ..solvers.optimum.reduced import Reduced, reduce
@@ -235,10 +235,8 @@ class _Factored(torch.autograd.Function):
 
 
 def _lu(K: Tensor) -> Factor:
-    if K.shape[-1] == 1:  # `linear_solve` wants pivots
-        lu, pivots, _ = torch.linalg.lu_factor_ex(K)
-        return Factor(lu, pivots)
-    return factorise(K)
+    """With pivots of 1 × 1 matrices, too, which `linear_solve` wants."""
+    return Factor(*decompose(K))
 
 
 class _Found(torch.autograd.Function):

@@ -17,6 +17,7 @@ from .adjoint import adjoint_items
 from .backward import backward_items
 from .derive import unhoisted
 from .document import Document, Entry, Formula, Formulas, Item, Points, Prose, Section, Table
+from .optimality import optimality_items
 from .unicode import show_dim
 
 SHOWN = (
@@ -124,6 +125,11 @@ def _solve(part: BlockPlan, model: Model, functions: Functions) -> Section:
         present = symbols(*fact.value.rates)
         wanted = [s.node for s in (*model.givens, *model.params, *model.consts) if s.node in present]
         items += adjoint_items(fact.value, wanted, part.forward[0], functions)
+    if part.program is not None:
+        present = symbols(part.program.objective, *(c.body for c in part.program.constraints))
+        wanted = [s.node for s in (*model.givens, *model.params, *model.consts)]
+        wanted += [s.node for b in model.blocks for s in b.unknowns if s.node not in part.program.unknowns]
+        items += optimality_items(part.program, [a for a in wanted if a in present], functions)
     facts = tuple(_fact(f) for name in SHOWN if (f := part.fact(name)) is not None and _worth(f, part))
     if facts:
         items.append(Points("What is proved", facts))

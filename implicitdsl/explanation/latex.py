@@ -15,6 +15,7 @@ from .notation import ATOM, PRODUCT, SUM, Notation, Printed
 from .symbols import GREEK, cotangent_of
 
 _latex: Any = sympy.latex
+_SUBSCRIPTS = {ord(c): f"_{i}" for i, c in enumerate("₀₁₂₃₄₅₆₇₈₉")}
 
 
 @final
@@ -29,7 +30,7 @@ class Latex(Notation):
         under = cotangent_of(name)
         if under is not None:
             return rf"\overline{{{self.symbol(under, role)}}}"
-        plain = "".join(GREEK.get(c, c) for c in name.split("~")[0])
+        plain = "".join(GREEK.get(c, c) for c in name.split("~")[0].translate(_SUBSCRIPTS))
         return str(_latex(sympy.Symbol(plain)))
 
     def number(self, value: float) -> Printed:

@@ -87,3 +87,20 @@ def test_the_multiplier_of_a_kinked_constraint() -> None:
     z, shift = layer(torch.tensor([2.0, -1.5, 0.1], dtype=D))
     torch.testing.assert_close(shift, torch.tensor(1.25, dtype=D))
     torch.testing.assert_close(z, torch.tensor([0.75, -0.25, 0.0], dtype=D), atol=1e-12, rtol=0)
+
+
+def test_the_multiplier_of_a_ball_is_that_of_its_norm() -> None:
+    """‖z − y‖² over ‖z‖ ≤ r: z = r y / ‖y‖ and λ = 2 (‖y‖ − r), although the solver sees ‖z‖² ≤ r²."""
+    text = """layer Ball(n):
+  given y in R^n, r in positive
+  argmin_{z in R^n} ||z - y||^2 subject to cap: ||z|| <= r, still: ||z - 1|| <= 20
+  return z, dual(cap), dual(still)
+"""
+    layer = imp.compile(text, n=3)
+    y = torch.tensor([[3.0, 0.0, 4.0], [0.1, 0.2, 0.0]], dtype=torch.float64, requires_grad=True)
+    r = torch.tensor([2.0, 1.0], dtype=torch.float64, requires_grad=True)
+    z, cap, still = layer(y, r)
+    torch.testing.assert_close(z[0], 2 * y[0] / 5)
+    torch.testing.assert_close(cap, torch.tensor([6.0, 0.0], dtype=torch.float64), atol=1e-9, rtol=0)
+    torch.testing.assert_close(still, torch.zeros_like(still), atol=1e-9, rtol=0)
+    assert torch.autograd.gradcheck(lambda y, r: layer(y, r)[:2], (y, r), atol=1e-7)
