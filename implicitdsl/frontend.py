@@ -10,11 +10,14 @@ from pathlib import Path
 from implicitdsl.ground.records import dataclass
 
 from .analysis import Analysis, diagnose
+from .calculus import inline
 from .checking import check as check_program
 from .ground.diagnostics import Diagnostic
 from .ground.source import Source, Span
 from .ir.model import Model
+from .ir.nodes import walk
 from .ir.plan import Plan
+from .ir.queries import roots
 from .language import LANGUAGE, Language
 from .planner import analyse_model, plan
 from .syntax import ast
@@ -84,10 +87,22 @@ def planned_model(model: Model, language: Language, found: list[Diagnostic]) -> 
             parts = [part for part in analysis.blocks if part.origin is block]
             gaps = [gap for part in parts if (gap := family.gap(part.block, part.facts_by_name)) is not None]
             found += [Diagnostic("IMP910", f"not lowered yet: {gap}", block.span, model.source) for gap in gaps]
+    found += _estimates(model)
     owned = {f.sentence for f in language.families if f.methods}
     if any(block.sentence not in owned for block in model.blocks):
         return Planned(model, analysis, Plan(model, ()))
     return Planned(model, analysis, plan(model, language, analysis=analysis))
+
+
+def _estimates(model: Model) -> list[Diagnostic]:
+    """Divergences by Hutchinson's estimate where no solve would draw its noise."""
+    values = [o.expr for o in model.outputs]
+    for block in model.blocks:
+        if block.sentence != "ode":
+            values += roots(block)
+    places = [e.span for e in walk(*(inline(v, model.definitions) for v in values)) if e.op == "divergence" and e.attrs]
+    what = "not lowered yet: Hutchinson's estimate outside of a differential equation"
+    return [Diagnostic("IMP910", what, span or model.span, model.source) for span in places]
 
 
 def _imports(

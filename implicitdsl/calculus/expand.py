@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from implicitdsl.ir import build
 from implicitdsl.ir.dims import ZERO, Dim
 from implicitdsl.ir.function import Functions
-from implicitdsl.ir.nodes import Expr, num, rebuild
+from implicitdsl.ir.nodes import Expr, Role, num, rebuild, sym
 from implicitdsl.ir.remake import remake, replace
 
 from .forward import linearize
 from .jacobian import dense_jacobian, fresh_index, jacobian
 from .rules import OPERATORS
-from .transpose import gradient
+from .transpose import gradient, vjp
 
 
 def inline(expr: Expr, definitions: Mapping[Expr, Expr] | Iterable[tuple[Expr, Expr]]) -> Expr:
@@ -41,6 +41,8 @@ def expand(expr: Expr, functions: Functions) -> Expr:
         if e.op not in OPERATORS:
             return remake(e, args)
         body, bound, point = args
+        if e.attrs:
+            return replace(estimated_divergence(body, bound, probe(point), functions), {bound: point})
         return replace(_derivative(e.op, body, bound, functions), {bound: point})
 
     return rebuild(expr, lambda e: None, make, everywhere=True)
@@ -56,6 +58,17 @@ def _derivative(op: str, body: Expr, x: Expr, functions: Functions) -> Expr:
             return dense_jacobian(gradient(body, x, functions), x, functions)
         case _:
             return divergence(body, x, functions)
+
+
+def probe(point: Expr) -> Expr:
+    """The random signs of estimates by a variable; all estimates by it share them."""
+    return sym(f"ε_{point.name}", Role.PROBE, point.shape)
+
+
+def estimated_divergence(expr: Expr, x: Expr, signs: Expr, functions: Functions) -> Expr:
+    """εᵀ (∂expr/∂x) ε, an unbiased estimate of the trace for independent signs (Hutchinson, 1990). Cost: one VJP."""
+    pulled = vjp(expr, signs, (x,), functions)[0]
+    return build.mul(pulled, signs) if x.rank == 0 else build.inner(pulled, signs)
 
 
 def divergence(expr: Expr, x: Expr, functions: Functions) -> Expr:

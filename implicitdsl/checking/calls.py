@@ -374,8 +374,6 @@ class Calls(Elaborator):
                 self.report.add("IMP704", f"`{self.text(how)}`: div is `exact` or `hutchinson`", how.span)
                 return None
             method = (how.text,) if how.text == "hutchinson" else ()
-            if method:
-                self.report.add("IMP910", "not lowered yet: Hutchinson's estimate of a divergence", how.span)
         if point.expr.op != "sym":
             self.report.add("IMP113", f"`{variable.text}` is no variable", variable.span)
             return None

@@ -229,9 +229,28 @@ def diagonal(A: Expr, *, span: Span | None = None) -> Expr:
     if is_call(A, SCALE_COLUMNS):
         return mul(A.args[1], diagonal(A.args[0]), span=span)
     if A.op == "matmul":  # Σ_j A_ij B_ji in O(n m) instead of O(n² m)
-        p, q = A.args
-        return matmul(mul(p, transpose(q)), ones(p.shape[1:]), span=span)
+        p, d, q = _around_scaling(*A.args)
+        return matmul(mul(p, transpose(q)), ones(p.shape[1:]) if d is None else d, span=span)
     return node("diagonal", (A,), (), shape, span)
+
+
+def _around_scaling(p: Expr, q: Expr) -> tuple[Expr, Expr | None, Expr]:
+    """(P, d, Q) of a product p q = P diag(d) Q where a factor holds a scaling: `(U diag(d) W) V` is U, d and W V. What
+    does not depend on d is then computed once, and the diagonal costs a product with d. Else (p, None, q).
+    """
+    if is_call(p, SCALE_COLUMNS):
+        return p.args[0], p.args[1], q
+    if is_call(q, SCALE_ROWS):
+        return p, q.args[0], q.args[1]
+    if p.op == "matmul" and is_call(p.args[1], SCALE_ROWS):
+        return p.args[0], p.args[1].args[0], matmul(p.args[1].args[1], q)
+    if p.op == "matmul" and is_call(p.args[0], SCALE_COLUMNS):
+        return p.args[0].args[0], p.args[0].args[1], matmul(p.args[1], q)
+    if q.op == "matmul" and is_call(q.args[0], SCALE_COLUMNS):
+        return matmul(p, q.args[0].args[0]), q.args[0].args[1], q.args[1]
+    if q.op == "matmul" and is_call(q.args[1], SCALE_ROWS):
+        return matmul(p, q.args[0]), q.args[1].args[0], q.args[1].args[1]
+    return p, None, q
 
 
 def total(a: Expr, *, span: Span | None = None) -> Expr:

@@ -245,7 +245,7 @@ def _operator(name: str) -> Callable[[Expr, list[Text]], Text]:
     def rule(e: Expr, args: list[Text]) -> Text:
         body, bound, point = args
         variable = bound.text if bound.text == point.text else f"{bound.text} = {point.text}"
-        return Text(f"{name}({body.text}, {variable})")
+        return Text(f"{name}({', '.join([body.text, variable, *map(str, e.attrs)])})")
 
     return rule
 

@@ -76,6 +76,15 @@ def test_the_trace_of_a_network_needs_no_jacobian() -> None:
     assert [show(part) for _, part in parts] == ["U * V^T ones(n)"]
 
 
+def test_the_trace_of_two_hidden_layers_is_one_product() -> None:
+    """tr(V D₁ M D₀ U) = d₁ᵀ (M ∘ (U V)ᵀ) d₀: nothing but vectors depends on z, and one matrix is computed once."""
+    M = sym("M", Role.PARAM, (H, H))
+    d = divergence(matmul(V, call("tanh", matmul(M, call("tanh", matmul(U, z))))), z, TABLE)
+    assert all(e.rank < 2 or not _depends(e) for e in walk(d))
+    _, parts = hoist([d], [z])
+    assert [show(part) for _, part in parts] == ["M * (U V)^T"]
+
+
 def _depends(e: Expr) -> bool:
     return any(y is z for y in walk(e))
 

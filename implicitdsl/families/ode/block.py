@@ -68,6 +68,8 @@ class OdeBlock:
     ) -> tuple[dict[str, Tensor], Report | None]:
         recipe = self.recipe
         rows = 1 if batch is None else batch
+        if recipe.probes:
+            values = {**values, **_signs(recipe.probes, rows, next(iter(values.values())))}
         if recipe.invariants is not None:
             computed = self._call(recipe.invariants, values, functions)
             values = {**values, **dict(zip(recipe.hoisted, several(computed, len(recipe.hoisted)), strict=True))}
@@ -275,6 +277,13 @@ class OdeBlock:
             for n in names
         ]
         return SpecError(found, render_text.render(found))
+
+
+def _signs(probes: Sequence[tuple[str, tuple[int, ...]]], rows: int, like: Tensor) -> dict[str, Tensor]:
+    """Random signs for each row, from torch's generator."""
+    return {
+        name: torch.randint(0, 2, (rows, *shape), device=like.device).to(like.dtype) * 2 - 1 for name, shape in probes
+    }
 
 
 def report(ended: Ended, batch: int | None, labels: Sequence[str]) -> Report:

@@ -12,7 +12,7 @@ from implicitdsl.ground.methods import Method as Described
 from implicitdsl.ir import build
 from implicitdsl.ir.function import Functions
 from implicitdsl.ir.model import Block, Model
-from implicitdsl.ir.nodes import Expr, Role, walk
+from implicitdsl.ir.nodes import Expr, Role, symbols, walk
 from implicitdsl.ir.plan import BlockPlan, Choice
 from implicitdsl.ir.queries import queries, roots
 from implicitdsl.lowering.source import Program
@@ -90,6 +90,7 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         moving=written.moving,
         invariants=Call("invariants", keys(written.outer), written.outer_opaques) if written.hoisted else None,
         hoisted=keys(written.hoisted),
+        probes=_probes(form, sizes),
         start=Call("start", keys(written.start), written.start_opaques),
         times=Call("times", keys(written.times)),
         time_ranks=tuple(t.rank for t in times),
@@ -110,6 +111,13 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
     )
 
 
+def _probes(form: Evolution, sizes: Mapping[str, int]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Keys and shapes of the random signs that estimates of a divergence need."""
+    used = symbols(*form.rates, *form.initial, *(g for _, g in form.events))
+    found = sorted((s for s in used if s.role is Role.PROBE), key=lambda s: s.name)
+    return tuple((key, tuple(d.evaluate(sizes) for d in s.shape)) for key, s in zip(keys(found), found, strict=True))
+
+
 def _size(shape: tuple[int, ...]) -> int:
     total = 1
     for n in shape:
@@ -119,7 +127,8 @@ def _size(shape: tuple[int, ...]) -> int:
 
 def keys(found: Sequence[Expr]) -> tuple[str, ...]:
     """The places of symbols among the values of a call; an invariant must not take the place of a user's name."""
-    return tuple(f"~{s.name}" if s.role is Role.HOISTED and not s.name.startswith("~") else s.name for s in found)
+    own = (Role.HOISTED, Role.PROBE)
+    return tuple(f"~{s.name}" if s.role in own and not s.name.startswith("~") else s.name for s in found)
 
 
 def _asked(block: Block, model: Model, form: Evolution) -> tuple[tuple[Asked, ...], list[Expr], bool]:

@@ -43,7 +43,8 @@ class Asked:
 @dataclass(frozen=True)
 class Recipe:
     """All that is known of a block before tensors come. `states` are shapes, in packing order, with the unknowns'
-    `names` (None: a derivative); `at_end`: the end state and time are wanted by their own names.
+    `names` (None: a derivative); `at_end`: the end state and time are wanted by their own names; `probes`:
+    random signs to be drawn in every call.
     """
 
     program: Program
@@ -52,6 +53,7 @@ class Recipe:
     moving: bool
     invariants: Call | None
     hoisted: tuple[str, ...]
+    probes: tuple[tuple[str, tuple[int, ...]], ...]
     start: Call
     times: Call
     time_ranks: tuple[int, ...]
