@@ -39,9 +39,12 @@ def check_source(source: Source, language: Language = LANGUAGE) -> list[Diagnost
     return list(front(source, language).diagnostics)
 
 
-def check(text: str, *, language: Language = LANGUAGE) -> list[Diagnostic]:
-    """Every finding about a spec given as text: errors, warnings and infos, by place."""
-    return check_source(Source("<string>", text), language)
+def check(spec: str | Path, *, language: Language = LANGUAGE) -> list[Diagnostic]:
+    """Every finding about a spec (a `str` is its text, a `Path` its file): errors, warnings and infos, by place.
+
+    Raises `OSError` for a file that cannot be read.
+    """
+    return check_source(_read(spec), language)
 
 
 def compile(

@@ -39,6 +39,16 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_check_takes_a_text_or_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "bare.imp"
+    path.write_text(BARE)
+    found = imp.check(path)
+    assert [(d.code, d.line, d.column) for d in found] == [(d.code, d.line, d.column) for d in imp.check(BARE)]
+    assert {d.file for d in found} == {str(path)}
+    with pytest.raises(OSError, match="missing"):
+        imp.check(tmp_path / "missing.imp")
+
+
 def test_check_stays_a_function_whatever_room_is_imported() -> None:
     import implicitdsl.checking.layers  # noqa: F401  # for its effect on the package's attributes
 
