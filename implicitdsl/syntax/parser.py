@@ -18,7 +18,7 @@ from .build import Header
 from .derivatives import Scope, merge
 from .lines import Lines
 from .recover import read
-from .sections import RawLayer, bare_relations, cut, keywords_as_names
+from .sections import RawLayer, bare_relations, cut, keywords_as_names, programs_as_values
 from .tokens import SECTIONS, Token, lex
 from .words import Words
 
@@ -37,7 +37,7 @@ def parse(source: Source) -> Parsed:
     raw, comments = lex(source)
     found: list[Diagnostic] = []
     words = Words(source, raw)
-    tokens = keywords_as_names(words.run(), source, found)
+    tokens = programs_as_values(keywords_as_names(words.run(), source, found), source, found)
     found += words.found
     layers = cut(tokens)
     reader = _Reader(source, found, tokens)

@@ -6,7 +6,7 @@ from dataclasses import field
 
 from implicitdsl.ground.diagnostics import Applicability, Diagnostic, Edit, Fix
 from implicitdsl.ground.records import dataclass
-from implicitdsl.ground.source import Source
+from implicitdsl.ground.source import Source, Span
 
 from .derivatives import Scope, readings
 from .tokens import INFIX, OPENERS, OPERATORS, SECTIONS, SEPARATORS, Token, types
@@ -61,6 +61,43 @@ def _is_name(t: Token, before: Token | None, after: str) -> bool:
     if before is None or not (before.type in SECTIONS or before.type in SEPARATORS):
         return False
     return after in ("IN", "EQ") if t.type != "FOR" else after in ("IN", "EQ", "COMMA", "SEMICOLON")
+
+
+def programs_as_values(tokens: list[Token], source: Source, found: list[Diagnostic]) -> list[Token]:
+    """`tokens` without the `find z =` or `z =` before an `argmin_`, reported as IMP001: it names its unknown."""
+    kept: list[Token] = []
+    for i, t in enumerate(tokens):
+        if t.type in ("ARGMIN", "ARGMAX") and kept and kept[-1].type == "EQ":
+            at = _statement(kept)
+            before, kept = kept[at:], kept[:at]
+            found.append(_program_as_value(t, before, tokens[i + 1 : i + 3], source))
+        kept.append(t)
+    return kept
+
+
+def _statement(tokens: list[Token]) -> int:
+    """Where the statement at the end of `tokens` begins: at its `find`, at a `where` that holds nothing else, else
+    behind the last separator or keyword."""
+    first = None
+    for at in range(len(tokens) - 1, -1, -1):
+        kind = tokens[at].type
+        if kind in SECTIONS:
+            return at if kind == "FIND" or (kind == "WHERE" and first is None) else at + 1 if first is None else first
+        if kind in SEPARATORS and first is None:
+            first = at + 1
+    return first or 0
+
+
+def _program_as_value(t: Token, before: list[Token], after: list[Token], source: Source) -> Diagnostic:
+    unknown = next((x.text for x in after if x.type == "NAME"), None)
+    same = {x.text for x in before if x.type == "NAME"} == {unknown}  # no set and no other name is lost
+    fix = Fix(
+        f"begin with `{t.text}`: it names its unknown",
+        (Edit(Span(before[0].start, t.start), ""),),
+        Applicability.SAFE if same else Applicability.UNSAFE,
+    )
+    message = f"`{t.text}` is a sentence of its own, not a value"
+    return Diagnostic("IMP001", message, Span(before[0].start, t.end), source, fixes=(fix,))
 
 
 def cut(tokens: list[Token]) -> list[RawLayer]:

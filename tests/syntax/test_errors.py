@@ -285,3 +285,24 @@ def test_no_raw_terminal_names() -> None:
     for text in wrong:
         for d in find(text):
             assert not re.search(r"\b[A-Z]{3,}\b|\$END", d.message + (d.help or "")), d.message
+
+
+@pytest.mark.parametrize(
+    "marked, right, applicability",
+    [
+        ("«find z = argmin_»{z in R^n} z^2", "argmin_{z in R^n} z^2", Applicability.SAFE),
+        ("given x in R\n«z = argmax_»z -(z - x)^2", "given x in R\nargmax_z -(z - x)^2", Applicability.SAFE),
+        ("«where z = argmin_»z z^2", "argmin_z z^2", Applicability.SAFE),
+        ("where y = 2 x; «z = argmin_»z (z - y)^2", "where y = 2 x; argmin_z (z - y)^2", Applicability.SAFE),
+        ("«find z in simplex(3) = argmin_»z z^2", "argmin_z z^2", Applicability.UNSAFE),
+        ("«find z such that y = 1, z = argmin_»z z^2", "argmin_z z^2", Applicability.UNSAFE),
+    ],
+)
+def test_a_program_is_a_sentence_and_not_a_value(marked: str, right: str, applicability: Applicability) -> None:
+    text = marked.replace("«", "").replace("»", "")
+    finding = one(text)
+    assert (finding.code, finding.message.split("`")[2]) == ("IMP001", " is a sentence of its own, not a value")
+    assert text[finding.span.start : finding.span.end] == marked[marked.index("«") + 1 : marked.index("»")]
+    assert finding.fixes[0].applicability == applicability
+    assert fixed(text) == right
+    assert find(right) == []
