@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp-env
 
-.PHONY: env demo test test-all lint format bench clean
+.PHONY: env demo test test-fast lint format bench clean
 
 env: $(STAMP)
 
@@ -22,12 +22,11 @@ demo: env
 	$(BIN)/python examples/digits/train.py
 
 test: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/packaging
-
-# With the slow ones: compilation by inductor, three seeds of the digits, run-time pages.
-test-all: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Without the slow ones: compilation by inductor, several processes, training over three seeds, building a wheel.
+test-fast: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 lint: env
 	$(BIN)/ruff check .
