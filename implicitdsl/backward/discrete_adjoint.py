@@ -63,12 +63,19 @@ class Gradients:
 
 
 def discrete_adjoint(
-    problem: OdeProblem, tape: Tape, a: Inputs, wanted: Sequence[bool], at: Tensor, g: Tensor
+    problem: OdeProblem,
+    tape: Tape,
+    a: Inputs,
+    wanted: Sequence[bool],
+    at: Tensor,
+    g: Tensor,
+    undone: Undone | None = None,
 ) -> tuple[Tensor, list[Tensor | None]]:
     """(cotangent of y0, cotangents of the inputs) for g (B, K, N), that of the states at the places `at` (B, K).
 
     λ ← λ + Σ Ȳ_i with κ_i = h (b_i λ + Σ_j a_ji Ȳ_j), Ȳ_i = (∂f/∂y)ᵀ κ_i for the stages i = s … 1 of each step; the
-    inputs get Σ (∂f/∂a)ᵀ κ_i. States that were not kept are computed again. Not differentiable: see `replay`.
+    inputs get Σ (∂f/∂a)ᵀ κ_i. States that were not kept are computed again, or by undoing the steps from the last
+    (`undone`). Not differentiable: see `replay`.
     (Hairer, Nørsett & Wanner I, §II.6; Sandu, ICCS 2006.)
     """
     rows, entries = g.shape[0], tape.entries
@@ -78,7 +85,7 @@ def discrete_adjoint(
     if at.shape[1] > 1:
         ends = torch.where(_seen(entries, at).unsqueeze(-1), 0.0, ends)
     u = lam = ends.sum(1)
-    states = _States(problem, entries, a, tape.budget is not None)
+    states = _States(problem, entries, a, tape.budget is not None) if undone is None else undone
     present: Tensor | None = None
     mine = a
     for k in range(len(entries) - 1, -1, -1):
@@ -165,6 +172,26 @@ def _by_autograd(problem: OdeProblem, e: Taken, y: Tensor, a: Inputs, u: Tensor,
         every[i] = x
     sums.put(every, e.ids)
     return torch.zeros_like(u) if back is None else back
+
+
+class Undone:
+    """The states before each step of time-symmetric methods, from the last to the first: a step of −h undoes one of h,
+    to rounding (Hairer, Lubich & Wanner, Geometric Numerical Integration, §V.1). `states` (B, N) are those at the ends;
+    afterwards those at the beginning.
+    """
+
+    def __init__(self, problem: OdeProblem, entries: Sequence[Taken], a: Inputs, states: Tensor) -> None:
+        self.problem, self.entries, self.a, self.states = problem, entries, a, states
+
+    def __getitem__(self, k: int) -> tuple[Tensor, None]:
+        e = self.entries[k]
+        y, a = self.states, self.a
+        if e.ids is not None:
+            y, a = y.index_select(0, e.ids), self.problem.rows(a, e.ids)
+        t = e.t + e.H[:, 0]
+        before = e.method.step(self.problem, a, t, -e.H, y, e.method.first(self.problem, t, y, a)).y
+        self.states = before if e.ids is None else self.states.index_copy(0, e.ids, before)
+        return before, None
 
 
 class _States:

@@ -38,6 +38,23 @@ def report_unfinished(ended: Ended, failures: Failures) -> Ended:
     return ended
 
 
+def report_drift(drift: Tensor, cotangent: Tensor, good: Tensor, failures: Failures, how: str) -> Tensor:
+    """Announce rows whose states were not found again on the way back (drift (B,) above 1), so that their gradient is
+    not to be trusted; `cotangent` (B, N) with NaN there under `nan`. One host sync.
+    """
+    lost = ~(drift <= 1) & good
+    if not bool(lost.any()):
+        return cotangent
+    place = f"{failures.where}: " if failures.where else ""
+    first = int(lost.to(torch.int64).argmax())
+    announce(
+        f"[IMP802] {place}{how} backwards and missed where they came from in {int(lost.sum())} of {lost.numel()} "
+        f"samples, first sample {first}: its gradient is not to be trusted; use `backward checkpointed`",
+        failures,
+    )
+    return torch.where(lost.unsqueeze(1), torch.nan, cotangent) if failures.policy == "nan" else cotangent
+
+
 @torch.library.custom_op("implicitdsl::report_unfinished", mutates_args=())
 def _report_unfinished(y: Tensor, status: Tensor, time: Tensor, policy: str, where: str) -> Tensor:
     good = status == CONVERGED

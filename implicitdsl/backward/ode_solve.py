@@ -13,14 +13,16 @@ from torch import Tensor
 from ..solvers.ode.adaptive import integrate
 from ..solvers.ode.control import Control
 from ..solvers.ode.events import Events
+from ..solvers.ode.explicit import Explicit
 from ..solvers.ode.method import Method
 from ..solvers.ode.problem import OdeProblem
 from ..solvers.ode.replay import Segment, replay, segments
 from ..solvers.ode.trajectory import Ended, Places, Tape
 from ..solvers.problem import Inputs
-from .discrete_adjoint import discrete_adjoint
+from .backsolve import DRIFT, backsolve
+from .discrete_adjoint import Undone, discrete_adjoint
 from .failure import Failures
-from .ode_failure import report_unfinished
+from .ode_failure import report_drift, report_unfinished
 from .rules import merge, plain, split
 
 
@@ -36,7 +38,19 @@ class UnrolledSteps:
     """Autograd through every step: the same gradient, with the memory of every stage."""
 
 
-Backward = Checkpointed | UnrolledSteps
+@dataclass(frozen=True)
+class Backsolve:
+    """The adjoint equation backwards in time, with explicit steps of its own: no state is kept but the outputs."""
+
+
+@dataclass(frozen=True)
+class Reversible:
+    """Discrete adjoint over the steps taken, which are undone one by one: no state is kept but the last. For
+    time-symmetric methods.
+    """
+
+
+Backward = Checkpointed | UnrolledSteps | Backsolve | Reversible
 
 
 @dataclass(frozen=True)
@@ -71,7 +85,7 @@ def ode_solve(spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, a: Inputs) -> 
     again, or by t0 and ts, through the steps taken again), JVP, vmap and their compositions.
     Cost of a VJP: one evaluation and one VJP of f a stage. Failed rows: see `Failures`.
     """
-    if plain() and isinstance(spec.backward, Checkpointed):
+    if plain() and not isinstance(spec.backward, UnrolledSteps):
         found: list[Ended] = []
         y = _Plain.apply(found, spec, y0, t0, ts, *a)
         return y, found[0]
@@ -129,37 +143,89 @@ class _Plain(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, found: list[Ended], spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, *a: Tensor) -> Tensor:
-        assert isinstance(spec.backward, Checkpointed)
         ctx.set_materialize_grads(False)
-        tape = Tape(spec.backward.budget) if any(ctx.needs_input_grad) else None
+        tape = _tape(spec.backward) if any(ctx.needs_input_grad) else None
         places = places_of(t0, ts)
         ended = report_unfinished(spec.integrate(y0, places, a, tape), spec.failures)
         found.append(ended)
-        ctx.spec, ctx.tape, ctx.at = spec, tape, places.at
-        ctx.save_for_backward(y0, t0, ts, *a)
+        ctx.spec, ctx.tape, ctx.places, ctx.good = spec, tape, places, ended.converged
+        ctx.end = ended.end if isinstance(spec.backward, Reversible) else None
+        y = ended.y if isinstance(spec.backward, Backsolve) else y0
+        ctx.save_for_backward(y, y0, t0, ts, *a)
         return ended.y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
-        y0, t0, ts, *inputs = ctx.saved_tensors
+        y, y0, t0, ts, *inputs = ctx.saved_tensors
         spec: OdeSolve = ctx.spec
         a = tuple(inputs)
+        tape: Tape | None = ctx.tape
+        places: Places = ctx.places
         needs = ctx.needs_input_grad[2:]
         if g is None:
             return (None,) * (2 + len(needs))
+        if isinstance(spec.backward, Backsolve) and not torch.is_grad_enabled():
+            return None, None, *_backsolved(spec, y, y0, t0, ts, a, needs, places, ctx.good, g)
+        if tape is None:  # to differentiate the gradient, the steps are needed after all
+            tape = Tape(states=False)
+            with torch.no_grad():
+                spec.integrate(y0, places, a, tape)
         if torch.is_grad_enabled() or needs[1] or needs[2]:
-            taken = segments(ctx.tape.entries, spec.methods, len(y0), y0.device)
+            taken = segments(tape.entries, spec.methods, len(y0), y0.device)
             wanted = [x for x, need in zip((y0, t0, ts, *a), needs, strict=True) if need]
             again = torch.is_grad_enabled()
             with torch.enable_grad():
                 given = [x if again else x.detach().requires_grad_(x.is_floating_point()) for x in (y0, t0, ts, *a)]
-                y = replay(spec.problem, taken, tuple(given[3:]), given[0], given[1], given[2], ctx.at)
+                y = replay(spec.problem, taken, tuple(given[3:]), given[0], given[1], given[2], places.at)
                 wanted = [x for x, need in zip(given, needs, strict=True) if need]
                 grads = torch.autograd.grad(y, wanted, g, create_graph=again, allow_unused=True)
             left = iter(grads)
             return None, None, *(next(left) if need else None for need in needs)
-        begin, cotangents = discrete_adjoint(spec.problem, ctx.tape, a, needs[3:], ctx.at, g)
+        undone = None if ctx.end is None else Undone(spec.problem, tape.entries, a, ctx.end)
+        begin, cotangents = discrete_adjoint(spec.problem, tape, a, needs[3:], places.at, g, undone)
+        if undone is not None:
+            report_drift(_apart(undone.states, y0), undone.states, ctx.good, spec.failures, "steps were undone")
         return None, None, begin, None, None, *cotangents
+
+
+def _tape(backward: Backward) -> Tape | None:
+    """What a backward rule wants of the steps."""
+    if isinstance(backward, Backsolve):
+        return None
+    return Tape(backward.budget) if isinstance(backward, Checkpointed) else Tape(states=False)
+
+
+def _apart(y: Tensor, other: Tensor) -> Tensor:
+    """The relative distance of each row, in units of √eps."""
+    gap = torch.linalg.vector_norm((y - other).double(), dim=1)
+    return gap / (torch.linalg.vector_norm(other.double(), dim=1) + 1.0) / torch.finfo(y.dtype).eps ** 0.5
+
+
+def _backsolved(
+    spec: OdeSolve,
+    y: Tensor,
+    y0: Tensor,
+    t0: Tensor,
+    ts: Tensor,
+    a: Inputs,
+    needs: tuple[bool, ...],
+    places: Places,
+    good: Tensor,
+    g: Tensor,
+) -> tuple[Tensor | None, ...]:
+    """The gradients of y0, t0, ts and a by the adjoint equation. Under `nan` those of rows that drift are NaN."""
+    problem, method = spec.problem, spec.methods[0]
+    assert isinstance(method, Explicit)
+    lam, cotangents, drift, came = backsolve(problem, method, spec.control, a, needs[3:], y0, y, places, good, g)
+    lam = report_drift(
+        torch.where(came, drift / DRIFT, torch.inf), lam, good, spec.failures, "the states were integrated"
+    )
+    begin = None if not needs[1] else -(lam * problem.rate(t0, y0, *a)).sum(1)
+    times = None
+    if needs[2]:
+        at_outputs = [(g[:, k] * problem.rate(ts[:, k], y[:, k], *a)).sum(1) for k in range(ts.shape[1])]
+        times = torch.stack(at_outputs, 1)
+    return lam, begin, times, *cotangents
 
 
 class _Steps(torch.autograd.Function):

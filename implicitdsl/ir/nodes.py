@@ -24,7 +24,7 @@
 | apply | x, … | fn, output | an opaque `fn` or sub-layer; fn may be a derived name, see `ir.binders.OpaqueName` |
 | apply_jvp | x…, t… | fn, output | its Jacobian-vector product: as many tangents as arguments |
 | apply_vjp | x…, g | fn, output, i | its vector-Jacobian product with respect to argument i |
-| grad, jac, divergence, hess | body, bound, point | divergence: maybe "hutchinson" | body's derivative by bound, at point |
+| grad, jac, divergence, hess | body, bound, point | maybe "hutchinson" | body's derivative by bound, at point |
 | deriv | u | order, variable | dᵏu/dtᵏ of an unknown, in relations only |
 | at | u, t, … | | an unknown of independent variables at a point |
 | dual | | label | a constraint's multiplier, in outputs only |

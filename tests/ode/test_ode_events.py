@@ -72,9 +72,10 @@ def test_rising_falling_and_either() -> None:
     assert found == pytest.approx(exact, abs=1e-9)
 
 
-@pytest.mark.parametrize("using", ["dopri5(rtol=1e-9)", "rodas5p(steps=10)", "rk4(steps=40)"])
+@pytest.mark.parametrize("using", ["dopri5(rtol=1e-9)", "rodas5p(steps=30)", "rk4(steps=60)"])
 def test_gradients_with_respect_to_everything(using: str) -> None:
     """Of event time, state and what is asked before and after it: by inputs, parameters and the threshold."""
+    torch.manual_seed(0)
     layer = imp.compile(f"""
     given x in R^n, level in R, ts in R^k
     param W in R^(n, n)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from implicitdsl.analysis.evolution import Evolution
 from implicitdsl.backward.failure import Failures
-from implicitdsl.backward.ode_solve import Backward, Checkpointed, UnrolledSteps
+from implicitdsl.backward.ode_solve import Backsolve, Backward, Checkpointed, Reversible, UnrolledSteps
 from implicitdsl.ground.methods import Method as Described
 from implicitdsl.ir import build
 from implicitdsl.ir.function import Functions
@@ -30,6 +30,12 @@ from .recipe import Asked, Call, Recipe
 
 EXPM = "expm"
 SYMPLECTIC = {"leapfrog": (1.0,), "yoshida4": YOSHIDA}
+BACKWARD: Mapping[str, Callable[..., Backward]] = {
+    "checkpointed": Checkpointed,
+    "backsolve": Backsolve,
+    "unrolled": UnrolledSteps,
+    "reversible": Reversible,
+}
 IMPLICIT = {t.name: t for t in (IMPLICIT_EULER, TRAPEZOID, KVAERNO5)}
 
 
@@ -201,4 +207,4 @@ def _control(choice: Choice) -> Control:
 
 def _backward(choice: Choice) -> Backward:
     options: dict[str, Any] = dict(choice.options)
-    return UnrolledSteps() if choice.method == "unrolled" else Checkpointed(**options)
+    return BACKWARD[choice.method](**options)

@@ -54,12 +54,20 @@ BACKWARD = (
         "discrete adjoint over the steps taken",
         suits=rungs.checkpointed,
     ),
-    Method("backsolve", SENTENCE, "backward", (), "adjoint equation solved backwards in time"),
+    Method("backsolve", SENTENCE, "backward", (), "adjoint equation solved backwards in time, no state is kept"),
     Method("unrolled", SENTENCE, "backward", (), "differentiate through every step"),
-    Method("reversible", SENTENCE, "backward", (), "steps undone exactly, memory independent of their number"),
+    Method(
+        "reversible",
+        SENTENCE,
+        "backward",
+        (),
+        "discrete adjoint over steps that are undone one by one: none of their states is kept",
+    ),
 )
 
-MISSING_BACKWARD = ("backsolve", "reversible")
+SYMMETRIC = ("leapfrog", "yoshida4", "trapezoid")
+"""Methods whose steps a step back undoes."""
+EXPLICIT = ("euler", "midpoint", "heun", "rk4", "bosh3", "dopri5", "tsit5", "dopri8")
 
 
 def gap(block: Any, facts: Mapping[str, Any]) -> str | None:
@@ -75,8 +83,14 @@ def gap(block: Any, facts: Mapping[str, Any]) -> str | None:
             return f"{forward.method} of what is not {what}: {facts[name].proof[0]}"
         if form.value.events and forward.method == "expm":
             return "events of a matrix exponential"
-    if backward is not None and backward.method in MISSING_BACKWARD:
-        return f"`backward {backward.method}`"
+    if backward is None or backward.method not in ("backsolve", "reversible"):
+        return None
+    linear = facts["linear"].value is not None and not form.value.events
+    method = forward.method if forward is not None else ("expm" if linear else "dopri5")
+    if backward.method == "reversible" and method not in SYMMETRIC:
+        return f"`backward reversible` of `{method}`: a step back undoes those of {', '.join(SYMMETRIC)}"
+    if backward.method == "backsolve" and method not in EXPLICIT:
+        return f"`backward backsolve` of `{method}`: it takes explicit methods, such as `using dopri5`"
     return None
 
 

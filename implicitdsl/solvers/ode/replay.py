@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active as transformed
 
 from ..problem import Inputs
 from .method import Method
@@ -53,6 +54,8 @@ def replay(
     inner = at.shape[1] > 1
     y = y0
     out = y0.unsqueeze(1).expand(y0.shape[0], at.shape[1], y0.shape[1])
+    if transformed() or bool((at <= 0).any()):
+        out = _at_start(problem, taken[0].method, a, y0, begin, times, at)
     for method, nodes in taken:
         steps = nodes.shape[1] - 1
         if steps == 0:
@@ -86,6 +89,17 @@ def replay(
             s = end
     reached = at >= 1 if not inner else (at >= 1) | ((at > 0) & (at > _last(taken).unsqueeze(1)))
     return torch.where(reached.unsqueeze(-1), y.unsqueeze(1), out)
+
+
+def _at_start(
+    problem: OdeProblem, method: Method, a: Inputs, y0: Tensor, begin: Tensor, times: Tensor, at: Tensor
+) -> Tensor:
+    """States (B, K, N) at times that are the first: y0 in value, with derivatives by times from steps of length 0."""
+    B, K = at.shape
+    H = torch.where(at <= 0, times - begin.unsqueeze(1), 0.0).to(y0.dtype).reshape(B * K, 1)
+    t, y = begin.to(y0.dtype).repeat_interleave(K), y0.repeat_interleave(K, 0)
+    mine = tuple(x.repeat_interleave(K, 0) if x.dim() > r else x for x, r in zip(a, problem.ranks, strict=True))
+    return method.smooth(problem, mine, t, H, y, method.first(problem, t, y, mine)).y.view(B, K, y0.shape[1])
 
 
 def _last(taken: Sequence[Segment]) -> Tensor:

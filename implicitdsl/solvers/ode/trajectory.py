@@ -67,15 +67,18 @@ class Tape:
     """The steps of an integration, and which states of it are kept.
 
     `budget`: at most so many states; the others are computed again from the one before. None: all, and the stages' too
-    while they are small.
+    while they are small. `states`: whether there are any at all.
     """
 
-    def __init__(self, budget: int | None = None) -> None:
+    def __init__(self, budget: int | None = None, *, states: bool = True) -> None:
         self.entries: list[Taken] = []
-        self.budget, self.stride = budget, 1
+        self.budget, self.stride, self.states = budget, 1, states
         self.room = STAGES if budget is None else 0
 
     def append(self, entry: Taken) -> None:
+        if not self.states:
+            self.entries.append(entry._replace(y=None, Z=None))
+            return
         if self.budget is not None and len(self.entries) // self.stride >= self.budget:
             self.stride *= 2  # forget every other state
             self.entries = [self._kept(i, e) for i, e in enumerate(self.entries)]
