@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -9,10 +11,11 @@ import torch
 from torch import Tensor
 
 from implicitdsl.ground.outcomes import Outcome
+from implicitdsl.solvers.optimum.dual import DIAGONAL
 from implicitdsl.solvers.optimum.interior_point import InteriorPoint
-from implicitdsl.solvers.optimum.pivoting import Dense
+from implicitdsl.solvers.optimum.pivoting import FULL, PATIENCE, Dense
 from implicitdsl.solvers.optimum.polish import direct
-from implicitdsl.solvers.optimum.quadratic import Quadratic, residual
+from implicitdsl.solvers.optimum.quadratic import Optimum, Quadratic, residual
 
 D = torch.float64
 
@@ -45,7 +48,7 @@ def oracle(qp: Quadratic, i: int) -> tuple[float, np.ndarray]:
     if qp.P is not None:
         cost = cost + 0.5 * cp.quad_form(x, cp.psd_wrap(qp.P[i].numpy()))
     rows = [C[k:] @ x <= d[k:]] + ([C[:k] @ x == d[:k]] if k else [])
-    value = cp.Problem(cp.Minimize(cost), rows).solve(
+    value: Any = cp.Problem(cp.Minimize(cost), rows).solve(
         solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11
     )
     return float(value), np.asarray(x.value)
@@ -177,3 +180,58 @@ def test_pivoting_with_shared_matrices_and_failed_rows() -> None:
     assert found.status.tolist() == [Outcome.CONVERGED, Outcome.INFEASIBLE, Outcome.NOT_FINITE, Outcome.CONVERGED]
     expected = torch.tensor([[1.0, 0.0, 0.25], [2.0, -0.5, 0.25]], dtype=D)
     torch.testing.assert_close(found.z[[0, 3]], expected, rtol=0, atol=1e-12)
+
+
+def by_pivoting(qp: Quadratic, monkeypatch: pytest.MonkeyPatch) -> Optimum:
+    """The solution of `Dense` without help from the interior point."""
+    monkeypatch.setattr(InteriorPoint, "solve", lambda *_: pytest.fail("the interior point was asked"))
+    return Dense().solve(qp)
+
+
+def test_what_samples_share_is_eliminated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shared matrices, P singular but for the equalities: as each sample alone, and K [u; v] = [f; g] is solved."""
+    each = problem(12, 4, 4, 5, 9)
+    P, C = each.P, each.C
+    assert P is not None
+    expected = [
+        InteriorPoint().solve(Quadratic(P[0], q[None], C[0], d[None], 4)) for q, d in zip(each.q, each.d, strict=True)
+    ]
+    solvable = torch.tensor([bool((e.status == Outcome.CONVERGED).all()) for e in expected])
+    assert solvable.sum() >= 2
+    qp = Quadratic(P[0], each.q[solvable], C[0], each.d[solvable], 4)
+    found = by_pivoting(qp, monkeypatch)
+    assert (found.status == Outcome.CONVERGED).all()
+    for z, e in zip(found.z, [e for e, ok in zip(expected, solvable, strict=True) if ok], strict=True):
+        torch.testing.assert_close(z, e.z[0], rtol=1e-8, atol=1e-8)
+    f, g = torch.randn_like(found.z), torch.randn_like(found.y)
+    u, v = found.factor.solve(f, g)
+    torch.testing.assert_close(u @ qp.P + v @ qp.C, f, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close((u @ qp.C.mT)[found.active], g[found.active], rtol=1e-9, atol=1e-9)
+    assert (v[~found.active] == 0).all()
+
+
+def test_pivoting_ends_where_exchanges_of_whole_blocks_go_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of these samples is such that exchanges of whole blocks come back to where they were."""
+    g = torch.Generator().manual_seed(84)
+    n, batch = 10, 64
+    L = torch.randn(batch, n, n, dtype=D, generator=g) / n**0.5
+    q, C = torch.randn(batch, n, dtype=D, generator=g), torch.randn(batch, n, n, dtype=D, generator=g)
+    inside = (C @ torch.randn(batch, n, 1, dtype=D, generator=g)).squeeze(-1)
+    d = inside + torch.rand(batch, n, dtype=D, generator=g)
+    qp = Quadratic(L @ L.mT + 0.1 * torch.eye(n, dtype=D), q, C, d, 0)
+    found = by_pivoting(qp, monkeypatch)
+    assert (found.status == Outcome.CONVERGED).all()
+    assert int(found.iterations.max()) > FULL + PATIENCE
+    assert (residual(qp, found.z, found.y) < 1e-10).all()
+
+
+def test_a_diagonal_objective_needs_no_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shared diagonal P of many unknowns: the same point as with a dense factor."""
+    g = torch.Generator().manual_seed(3)
+    n, m = DIAGONAL + 2, 30
+    P = torch.diag(torch.rand(n, dtype=D, generator=g) + 0.1)
+    C, q = torch.randn(m, n, dtype=D, generator=g), torch.randn(4, n, dtype=D, generator=g)
+    qp = Quadratic(P, q, C, torch.rand(4, m, dtype=D, generator=g), 3)
+    found = by_pivoting(qp, monkeypatch)
+    assert found.factor.dual.root.L.ndim == 1
+    assert (residual(qp, found.z, found.y) < 1e-12).all()
