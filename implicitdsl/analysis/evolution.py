@@ -48,8 +48,10 @@ class GapError(Exception):
 
 def evolution(block: Block, expand: Expand = unchanged) -> Evolution:
     """The normal form of an "ode" block. Raises GapError with what has none."""
-    (domain,) = block.domains
-    t = domain.node
+    if len(block.domains) != 1:
+        names = " and ".join(f"`{d.name}`" for d in block.domains)
+        raise GapError(f"one block evolves by {names}; write a block for each")
+    t = block.domains[0].node
     unknowns = frozenset(s.node for s in block.unknowns)
     moving: list[tuple[Equation, Expr, Expr]] = []
     conditions: list[tuple[Expr, Expr]] = []
@@ -73,7 +75,7 @@ def evolution(block: Block, expand: Expand = unchanged) -> Evolution:
     highest = {build.deriv(u, order, t.name): u for u, order in orders.items()}
     solved = _explicit(moving, highest)
     start, values = _conditions(conditions, expand)
-    lo, hi = expand(domain.lo), expand(domain.hi)
+    lo, hi = expand(block.domains[0].lo), expand(block.domains[0].hi)
     if start is None or start is lo:
         begin, end = lo, hi
     elif start is hi:

@@ -13,6 +13,7 @@ from implicitdsl.syntax import ast
 from .assemble import assemble
 from .attempt import Attempt, attempt
 from .bare import Filling, declared_names, fill, unfold
+from .dependences import complete_dependences
 from .report import Report
 from .scope import Language
 from .style import check_style
@@ -95,6 +96,8 @@ def check_layer(
     check_style(layer, report, functions, bare)
     if bare:
         layer, filling = unfold(layer)
+    layer = complete_dependences(layer, report)
+    if bare:
         fill(layer, filling, functions)
     best: Attempt | None = None
     for guess in guesses(layer, filling, functions):
