@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from implicitdsl.ground.source import Span
 from implicitdsl.ir.dims import ONE, Dim
 from implicitdsl.ir.function import NORMS
 from implicitdsl.ir.nodes import node
@@ -63,12 +64,26 @@ def place(e: Elaborator, item: ast.Expr, axis: Dim, end: bool) -> Dim | None:
     return place
 
 
+def power(operand: str, expr: ast.Norm) -> str:
+    """A p-norm by its formula."""
+    p = expr.kind if expr.kind.isdigit() and int(expr.kind) > 0 else "p"
+    return f"sum(|{operand}|^{p})^(1/{p})"
+
+
 def norm(e: Elaborator, expr: ast.Norm | ast.Abs) -> Typed | None:
     inner = e.elaborate(expr.operand)
     if inner is None:
         return None
     if isinstance(expr, ast.Abs):
         return Typed(node("call", (inner.expr,), ("abs",), inner.shape, expr.span), inner.row)
+    if expr.kind not in NORMS:
+        e.report.add(
+            "IMP101",
+            f"unknown norm `||·||_{expr.kind}`",
+            Span(expr.operand.span.end, expr.span.end),
+            help=f"norms are `||x||`, `||x||_1`, `||x||_inf` and `||A||_F`; a p-norm is `{power(e.text(expr.operand), expr)}`",
+        )
+        return None
     if inner.rank == 2 and expr.kind != "F":
         e.report.add(
             "IMP206",
