@@ -174,6 +174,8 @@ def read_domain(calls: Calls, domain: ast.Domain) -> Domain | None:
 
 def check_find(calls: Calls, pending: Pending, overdetermined: bool) -> None:
     """The structure of a block whose relations are all understood."""
+    if not pending.complete:
+        calls.context.incomplete = True
     if not pending.complete or calls.context.broken or not isinstance(pending.section, ast.Find):
         return
     definitions = dict(calls.context.definition_order)

@@ -81,7 +81,8 @@ def norm(e: Elaborator, expr: ast.Norm | ast.Abs) -> Typed | None:
             "IMP101",
             f"unknown norm `||·||_{expr.kind}`",
             Span(expr.operand.span.end, expr.span.end),
-            help=f"norms are `||x||`, `||x||_1`, `||x||_inf` and `||A||_F`; a p-norm is `{power(e.text(expr.operand), expr)}`",
+            help="norms are `||x||`, `||x||_1`, `||x||_inf` and `||A||_F`; a p-norm is "
+            f"`{power(e.text(expr.operand), expr)}`",
         )
         return None
     if inner.rank == 2 and expr.kind != "F":

@@ -51,3 +51,8 @@ def test_two_times_in_one_block_are_not_lowered() -> None:
         "IMP910",
         "one block evolves by `t` and `s`; write a block for each",
     )
+
+
+def test_a_chain_of_equations_is_the_only_error() -> None:
+    text = "find q(t) in R for t in [0, 10] such that dq/dt = f(n) - g, q(0) = dq/dt(0) = 0"
+    assert [d.code for d in imp.check(text) if d.is_error] == ["IMP015"]
