@@ -204,40 +204,51 @@ class Curvatures:
         return self._linear(a, b)
 
     def _form(self, x: Expr, other: Expr) -> Curvature | None:
-        """xᵀ (M x) with x affine and M constant, scaled or not."""
-        sign = 1.0
-        while other is not x:
-            if other.op == "neg":
-                sign, other = -sign, other.args[0]
-                continue
-            if other.op in ("mul", "div") and other.rank == 1:
-                weight, rest = other.args[0], other.args[1]
-                if other.op == "div" or not self.is_constant(weight):
-                    weight, rest = rest, weight
-                if rest.rank != 1 or not self.is_constant(weight):
-                    return None
-                if self.below(weight):
-                    sign = -sign
-                elif not self.above(weight):
-                    return None
-                if weight.rank == 1 and rest is not x:  # xᵀ diag(w) M x
-                    return None
-                other = rest
-                continue
-            break
-        if not self.is_affine(x) or self.is_constant(x):
+        """xᵀ (M x) with x affine and M constant, each scaled or not."""
+        sign, x = self._unscaled(x)
+        also, other = self._unscaled(other, x)
+        sign = sign * also
+        if sign == 0.0 or not self.is_affine(x) or self.is_constant(x):
             return None
         if other is x:
             return C.CONVEX if sign > 0 else C.CONCAVE
         if other.op != "matmul":
             return None
         for M, y in _both(other):
-            if y is x and M.rank == 2 and self.is_constant(M):
+            y_sign, y = self._unscaled(y, x)
+            if y is x and y_sign != 0.0 and M.rank == 2 and self.is_constant(M):
+                sign = sign * y_sign
                 if semidefinite(M, self.bounds):
                     return C.CONVEX if sign > 0 else C.CONCAVE
                 if negative(M, self.bounds):
                     return C.CONCAVE if sign > 0 else C.CONVEX
         return None
+
+    def _unscaled(self, e: Expr, base: Expr | None = None) -> tuple[float, Expr]:
+        """(s, v) of a vector e = c v with numbers c of sign s taken away, not from `base` itself; s = 0: unknown.
+
+        A vector of weights is taken away only from `base`: wᵀ(x ∘ x) = xᵀ diag(w) x.
+        """
+        sign = 1.0
+        while e is not base:
+            if e.op == "neg":
+                sign, e = -sign, e.args[0]
+                continue
+            if e.op not in ("mul", "div") or e.rank != 1:
+                break
+            weight, rest = e.args
+            if e.op == "div" or not self.is_constant(weight):
+                weight, rest = rest, weight
+            if rest.rank != 1 or not self.is_constant(weight):
+                break
+            if weight.rank == 1 and rest is not base:  # xᵀ diag(w) M x
+                break
+            if self.below(weight):
+                sign = -sign
+            elif not self.above(weight):
+                return 0.0, rest
+            e = rest
+        return sign, e
 
     def _quotient(self, a: Expr, b: Expr) -> Curvature:
         if self.is_constant(b):

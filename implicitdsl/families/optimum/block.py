@@ -17,6 +17,8 @@ from implicitdsl.lowering.source import Program
 from implicitdsl.solvers.optimum.quadratic import Optimum
 from implicitdsl.solvers.verdict import CONVERGED, Solved
 
+from .samples import Ranked, mark, screened
+
 
 @dataclass(frozen=True)
 class Call:
@@ -40,7 +42,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that is known of a block before tensors come. `duals`: the key and the label of each multiplier asked for."""
+    """All that is known of a block before tensors come. `duals`: the key and the label of each multiplier asked for;
+    `given`: what the coefficients are computed of, with core ranks.
+    """
 
     program: Program
     call: Call
@@ -50,6 +54,7 @@ class Recipe:
     duals: tuple[tuple[str, str], ...]
     spec: Spec
     method: str
+    given: tuple[Ranked, ...]
 
     @property
     def size(self) -> int:
@@ -79,7 +84,10 @@ class OptimumBlock:
         """See `lowering.layer.BlockRunner`. The solve is in float64, whatever the inputs are."""
         like = next(iter(values.values()), None)
         kind = torch.get_default_dtype() if like is None else like.dtype
-        P, q, C, d = self._coefficients(values, functions)
+        clean, lost = screened(values, self.recipe.given)
+        P, q, C, d = self._coefficients(clean, functions)
+        if lost is not None:
+            q = torch.where(lost.unsqueeze(-1), torch.nan, q)
         try:
             z, y, optimum = quadratic_optimum(self.recipe.spec, P, q, C, d)
         except ConvergenceError as error:
@@ -88,6 +96,9 @@ class OptimumBlock:
                 y = lost.z.new_full((lost.z.shape[0], C.shape[-2]), torch.nan)
                 error.solution = self._unpacked(lost.z, y, batch, kind), report(lost, None, batch, self.recipe.method)
             raise
+        if self.recipe.spec.failures.policy == "nan":
+            solved = Solved(z, optimum.status, optimum.iterations, optimum.residual, optimum.iterations)
+            z, y = mark((z, y), solved, values, self.recipe.given)
         made = report(optimum, optimum.weak, batch, self.recipe.method) if want_report else None
         return self._unpacked(z, y, batch, kind), made
 

@@ -23,6 +23,7 @@ from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import Solved
 
 from .block import Call, Rows, report, shaped
+from .samples import Ranked, mark, screened
 
 RANKS = (2, 1, 2, 1)
 
@@ -45,6 +46,7 @@ class ConicRecipe:
     cones: Cones
     solver: Conic
     failures: Failures
+    given: tuple[Ranked, ...]
 
 
 class ConicBlock:
@@ -78,7 +80,10 @@ class ConicBlock:
         recipe = self.recipe
         like = next(iter(values.values()), None)
         kind = torch.get_default_dtype() if like is None else like.dtype
-        a = self._coefficients(values, functions)
+        clean, lost = screened(values, recipe.given)
+        a = self._coefficients(clean, functions)
+        if lost is not None:
+            a = (a[0], torch.where(lost.unsqueeze(-1), torch.nan, a[1]), *a[2:])
         count = next((t.shape[0] for t, rank in zip(a, RANKS, strict=True) if t.ndim > rank), 1)
         problem = RootProblem(
             residual=partial(optimality, recipe.cones), jacobian=partial(jacobian, recipe.cones), ranks=RANKS
@@ -93,6 +98,8 @@ class ConicBlock:
                 lost = error.solution
                 error.solution = self._unpacked(lost.z, batch, kind), report(lost, None, batch, "conic")
             raise
+        if recipe.failures.policy == "nan":
+            (state,) = mark((state,), solved, values, recipe.given)
         made = report(solved, None, batch, "conic") if want_report else None
         return self._unpacked(state, batch, kind), made
 

@@ -104,12 +104,13 @@ def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: L
         duals=_duals(part, model),
         spec=Spec(solver, equalities, _failures(part, model)),
         method=choice.method,
+        given=tuple((s.name, s.rank) for s in inputs),
     )
 
 
 def _failures(part: BlockPlan, model: Model) -> Failures:
     line = model.source.position(part.block.span.start)[0]
-    return Failures(part.block.wishes.on_failure or "warn", f"{model.source.name}:{line}")
+    return Failures(part.block.wishes.on_failure or "warn", f"{model.source.name}:{line}", marks=False)
 
 
 def _duals(part: BlockPlan, model: Model) -> tuple[tuple[str, str], ...]:
@@ -190,4 +191,5 @@ def _conic(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         cones=Cones(counts.get(EQUAL, 0), counts.get(BELOW, 0), orders),
         solver=method.load()(**dict(choice.options)),
         failures=_failures(part, model),
+        given=tuple((s.name, s.rank) for s in inputs),
     )

@@ -24,6 +24,7 @@ from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import CONVERGED, Solved, norm
 
 from .block import report, shaped
+from .samples import mark
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class SmoothBlock:
                 lost = error.solution
                 error.solution = self._unpacked(lost.z, batch, kind), report(lost, None, batch, recipe.method)
             raise
+        if recipe.failures.policy == "nan":
+            (state,) = mark((state,), solved, values, list(zip(recipe.inputs, recipe.ranks, strict=True)))
         made = report(solved, None, batch, recipe.method) if want_report else None
         return self._unpacked(state, batch, kind), made
 

@@ -1,0 +1,50 @@
+"""Samples that have no solution, or whose inputs are not finite, leave the others and shared parameters alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import implicitdsl as imp
+
+D = torch.float64
+HEAD = """layer Lost(n):
+  given c in positive, low in R^n, high in R^n
+  param Q in PD(n), q in R^n
+"""
+PROGRAMS = {
+    "quadratic": "argmin_{z in R^n} 1/2 c z^T Q z + q^T z subject to low <= z <= high, c q[0] z[0] + z[1] <= 3",
+    "smooth": "argmin_{z in R^n} 1/2 c z^T Q z + q^T z + sum(exp(z)) subject to low <= z <= c high",
+    "conic": "argmin_{z in PSD(n)} c tr(Q z) + q^T z q subject to diag(z) = c, low[0] <= z[0, 1], z[0, 1] <= high[0]",
+}
+NAN = float("nan")
+
+
+@pytest.mark.filterwarnings("ignore::implicitdsl.ConvergenceWarning")
+@pytest.mark.parametrize("policy", ["warn", "nan"])
+@pytest.mark.parametrize("name", list(PROGRAMS))
+def test_shared_parameters_get_the_gradient_of_the_good_samples(name: str, policy: str) -> None:
+    torch.manual_seed(0)
+    layer = imp.compile(f"{HEAD}  {PROGRAMS[name]}\n  using on_failure={policy}", n=2).double()
+    with torch.no_grad():
+        layer.q.fill_(0.5)
+    c = torch.tensor([1.0, 2.0, 1.5, NAN], dtype=D)
+    low = torch.tensor([[-0.3, -1.0], [-1.0, -1.0], [2.0, 2.0], [-1.0, -1.0]], dtype=D)
+    high = torch.ones(4, 2, dtype=D)
+
+    def gradients(*rows: int) -> tuple[torch.Tensor, ...]:
+        inputs = [t[list(rows)].requires_grad_() for t in (c, low, high)]
+        z = layer(*inputs).flatten(1)
+        good = [i for i, r in enumerate(rows) if r < 2]
+        shared = torch.autograd.grad(z[good].square().sum(), list(layer.parameters()))
+        return z, *shared, *torch.autograd.grad(layer(*inputs).sum(), inputs)
+
+    z, *found = gradients(0, 1, 2, 3)
+    clean, *expected = gradients(0, 1)
+    torch.testing.assert_close(z[:2], clean, rtol=1e-9, atol=1e-9)
+    assert bool(z[2:].isnan().all()) == (policy == "nan")
+    for mine, theirs in zip(found[:2], expected[:2], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9)
+    for mine, theirs in zip(found[2:], expected[2:], strict=True):
+        torch.testing.assert_close(mine[:2], theirs, rtol=1e-7, atol=1e-9)
+        assert bool(mine[2:].isnan().all()) if policy == "nan" else bool((mine[2:] == 0).all())
