@@ -18,7 +18,7 @@ DIAGONAL = 48
 
 
 class Root(NamedTuple):
-    """L with L Lᵀ = H: a Cholesky factor (n, n) or (B, n, n), or the roots (n,) of a diagonal that all samples share."""
+    """L with L Lᵀ = H: a Cholesky factor (n, n) or (B, n, n), or the root (n,) of a diagonal that all share."""
 
     L: Tensor
 
@@ -61,7 +61,7 @@ class Dual(NamedTuple):
     V: Tensor | None
 
     def reduced(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(half, t, r) of P u + Cᵀ v = f, C u = g: what `v` of the inequalities solves is S v = r on the active rows."""
+        """(half, t, r) of P u + Cᵀ v = f, C u = g: v of the inequalities has S v = r on the active rows."""
         k = self.problem.equalities
         t = g[..., :k]
         if self.rho is not None:
@@ -85,7 +85,7 @@ class Dual(NamedTuple):
 
 
 class Active(NamedTuple):
-    """Cholesky factor of S on the active rows; the gathered rows (None: all, masked); which of them count, as numbers."""
+    """Cholesky factor of S on the active rows; the gathered rows (None: all, masked); 1 where one of them counts."""
 
     F: Tensor
     members: Tensor | None
