@@ -7,12 +7,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from implicitdsl.ground.source import Span
+from implicitdsl.ir.dims import size_of
 from implicitdsl.ir.model import Domain, Equation, Symbol
 from implicitdsl.ir.nodes import Expr, Role, symbols, walk
 from implicitdsl.syntax import ast
 
 from .calls import Calls, inline, number_of
 from .report import unsafe
+from .shapes import is_flexible
+from .structure import equation_shape, equation_size
 
 
 def orders(e: Expr, variable: str) -> dict[str, int]:
@@ -88,6 +91,10 @@ def check_dynamics(
                     equation.span,
                 )
                 return
+        if len(here) == 1 and sentence == "ode":
+            state = next((u for u in unknowns if u.name in here), None)
+            if state is not None and not determines(calls, equation, state, text):
+                return
         for name, order in here.items():
             if name in owner and order >= found[name] and len(here) == 1:
                 calls.report.add(
@@ -121,6 +128,26 @@ def check_dynamics(
     conditions_for(calls, find, sentence, dynamic, found, owner, conditions, time, domains)
     if sentence == "sde":
         noise_is_linear(calls, evolution, definitions)
+
+
+def determines(calls: Calls, equation: Equation, state: Symbol, text: str) -> bool:
+    """Whether an evolution equation has as many rows as its state; IMP301 or IMP302 if not: `A dz/dt = x` of a wide or
+    a tall A."""
+    dims = calls.dims
+    have, want = equation_size(equation), size_of(state.node.shape)
+    if have.value != 1 and any(is_flexible(name) for name in dims.resolve(have - want).names):
+        dims.unify(have, want)
+    surplus = dims.resolve(have - want)
+    if surplus.value == 0:
+        return True
+    many = dims.sign(surplus) == 1
+    calls.report.add(
+        "IMP302" if many else "IMP301",
+        f"`{text}` has shape {calls.show(equation_shape(equation))}, `{state.name}` has {calls.show(state.node.shape)}",
+        equation.span,
+        help="what stands before the derivative must be a square matrix",
+    )
+    return False
 
 
 def conditions_for(

@@ -1,4 +1,4 @@
-"""Unknowns of differential equations without their argument or interval: one error, whose fix is right."""
+"""Unknowns of differential equations without their argument, interval or equations: one error, whose fix is right."""
 
 from __future__ import annotations
 
@@ -51,6 +51,20 @@ def test_two_times_in_one_block_are_not_lowered() -> None:
         "IMP910",
         "one block evolves by `t` and `s`; write a block for each",
     )
+
+
+@pytest.mark.parametrize(
+    "sizes, equation, code",
+    [("m, n", "A dz/dt = x", "IMP301"), ("3, 2", "A dz/dt = x", "IMP302"), ("m, n", "x^T A dz/dt = 1", "IMP301")],
+)
+def test_an_evolution_equation_has_the_size_of_its_state(sizes: str, equation: str, code: str) -> None:
+    m, n = sizes.split(", ")
+    text = (
+        f"layer L(n, m):\n  given x in R^{m}\n  param A in R^({sizes})\n"
+        f"  find z(t) in R^{n} for t in [0, 1] such that {equation}, z(0) = 0"
+    )
+    (error,) = [d for d in imp.check(text) if d.is_error]
+    assert (error.code, error.line) == (code, 4)
 
 
 def test_a_chain_of_equations_is_the_only_error() -> None:
