@@ -9,24 +9,22 @@ from itertools import product as combinations
 
 from implicitdsl.ground.diagnostics import Fix
 from implicitdsl.ground.source import Span
-from implicitdsl.ir import build
 from implicitdsl.ir.dims import Dim, Shape
 from implicitdsl.ir.function import Function, TypeRuleError
-from implicitdsl.ir.nodes import Expr, Role, node, rebuild, same_with, substitute, sym, symbols
+from implicitdsl.ir.nodes import Expr, Role, node, substitute, sym
 from implicitdsl.syntax import ast
 
+from .constants import folded
 from .context import suggest
-from .expressions import Elaborator
 from .opaques import infer_fn
+from .operators import OPERATORS, Operators
 from .report import safe
 from .scope import Entity, Typed
 from .shapes import is_flexible
 from .trees import descend, unwrap
 
-OPERATORS = ("grad", "jac", "div", "hess")
 
-
-class Calls(Elaborator):
+class Calls(Operators):
     """The elaborator with all kinds of calls."""
 
     def call(self, expr: ast.Call) -> Typed | None:
@@ -177,7 +175,7 @@ class Calls(Elaborator):
     def shown_as(self, e: Expr, trial: dict[str, Dim]) -> Expr:
         """A stand-in of an argument with its resolved shape; numbers and dimensions, `2 n + 1` too, as they are."""
         if e.rank == 0 and e.op in ("dim", "num", "add", "mul", "neg"):
-            return _folded(e)
+            return folded(e)
         return sym("argument", Role.BOUND, tuple(d.subs(trial) for d in self.dims.shape(e.shape)))
 
     def comprehension(self, function: Function, expr: ast.Call, body: ast.Comprehension) -> Typed | None:
@@ -347,117 +345,3 @@ class Calls(Elaborator):
         ]
         shape = (*(m.shape[0] for m in many), *grids, *state.shape)
         return Typed(node("at", (state.expr, *(p.expr for p in points)), variables, shape, expr.span))
-
-    def operator(self, name: str, expr: ast.Call) -> Typed | None:
-        """`grad(e, v)`, `jac`, `div`, `hess`: a binder over a fresh symbol in place of v."""
-        limit = (2, 3) if name == "div" else (2, 2)
-        if not limit[0] <= len(expr.args) <= limit[1]:
-            self.report.add("IMP112", f"`{name}` takes an expression and a variable; {len(expr.args)} given", expr.span)
-            return None
-        variable = unwrap(expr.args[1])
-        if not isinstance(variable, ast.Name):
-            self.report.add(
-                "IMP113",
-                f"the second argument of `{name}` must be a name, not `{self.text(variable)}`",
-                variable.span,
-                help="name the variable: a definition with arguments, `where f(v) = …`, can be differentiated "
-                "by `v` and called",
-            )
-            return None
-        body, point = self.elaborate(expr.args[0]), self.name(variable)
-        if body is None or point is None:
-            return None
-        method: tuple[object, ...] = ()
-        if len(expr.args) == 3:
-            how = unwrap(expr.args[2])
-            if not (isinstance(how, ast.Name) and how.text in ("exact", "hutchinson")):
-                self.report.add("IMP704", f"`{self.text(how)}`: div is `exact` or `hutchinson`", how.span)
-                return None
-            method = (how.text,) if how.text == "hutchinson" else ()
-        if point.expr.op != "sym":
-            self.report.add("IMP113", f"`{variable.text}` is no variable", variable.span)
-            return None
-        bodies = {"grad": (), "hess": ()}
-        if name in bodies and body.rank != 0:
-            self.report.add(
-                "IMP204",
-                f"`{name}` needs a scalar; `{self.text(expr.args[0])}` has shape {self.show(body.shape)}",
-                expr.args[0].span,
-                help=f"`jac({self.text(expr.args[0])}, {variable.text})` is the Jacobian" if name == "grad" else None,
-            )
-            return None
-        if name == "div" and (body.rank != point.rank or not self.dims.unify_shapes(body.shape, point.shape)):
-            self.shapes_differ(
-                f"`{self.text(expr)}`, whose Jacobian must be square",
-                expr.func.span,
-                expr.args[0],
-                body,
-                variable,
-                point,
-            )
-            return None
-        bound = sym(self.context.unique(variable.text), Role.BOUND, point.shape, variable.span)
-        inlined = inline(body.expr, dict(self.context.definition_order), point.expr)
-        inner = substitute(inlined, {point.expr: bound})
-        everything = symbols(inline(body.expr, dict(self.context.definition_order)))
-        held = sorted(s.name for s in everything if s.role is Role.UNKNOWN)
-        if held and bound not in symbols(inner) and point.expr.role is not Role.UNKNOWN:
-            self.report.add(
-                "IMP113",
-                f"`{self.text(expr)}` is zero: `{held[0]}` is an unknown, and `{name}` holds unknowns fixed",
-                expr.span,
-                help=f"the derivative of the solution by `{variable.text}` is `torch.func.jacrev` of the layer",
-            )
-            return None
-        shape = {
-            "grad": point.shape,
-            "jac": (*body.shape, *point.shape),
-            "div": (),
-            "hess": (*point.shape, *point.shape),
-        }[name]
-        op = "divergence" if name == "div" else name
-        return Typed(node(op, (inner, bound, point.expr), method, shape, expr.span))
-
-
-def inline(expr: Expr, definitions: dict[Expr, Expr], keep: Expr | None = None) -> Expr:
-    """Definitions that depend on `keep` (all, if None) replaced by what they stand for, except `keep` itself."""
-
-    def leaf(e: Expr) -> Expr | None:
-        if e.op != "sym" or e is keep or e not in definitions:
-            return None
-        value = inline(definitions[e], definitions, keep)
-        return value if keep is None or keep in symbols(value) else e
-
-    return rebuild(expr, leaf, same_with)
-
-
-def number_of(expr: Expr) -> float | None:
-    """The value of a constant node (with signs and quotients), else None."""
-    match expr.op:
-        case "num":
-            return expr.number
-        case "neg":
-            inner = number_of(expr.args[0])
-            return None if inner is None else -inner
-        case "div":
-            a, b = number_of(expr.args[0]), number_of(expr.args[1])
-            return None if a is None or b is None or b == 0 else a / b
-        case "dim":
-            dim = expr.attrs[0]
-            return float(dim.value) if isinstance(dim, Dim) and dim.value is not None else None
-        case _:
-            return None
-
-
-def _folded(e: Expr) -> Expr:
-    """The same number; one node if it is a sum or product of dimensions and numbers."""
-    args = [_folded(a) for a in e.args]
-    match e.op:
-        case "add":
-            return build.add(args[0], args[1])
-        case "mul":
-            return build.mul(args[0], args[1])
-        case "neg":
-            return build.neg(args[0])
-        case _:
-            return e

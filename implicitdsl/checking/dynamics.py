@@ -12,7 +12,8 @@ from implicitdsl.ir.model import Domain, Equation, Symbol
 from implicitdsl.ir.nodes import Expr, Role, symbols, walk
 from implicitdsl.syntax import ast
 
-from .calls import Calls, inline, number_of
+from .calls import Calls
+from .constants import inline, number_of
 from .report import unsafe
 from .shapes import is_flexible
 from .structure import equation_shape, equation_size

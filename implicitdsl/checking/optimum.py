@@ -10,7 +10,8 @@ from implicitdsl.ir.nodes import Expr, Role, symbols, walk
 from implicitdsl.syntax import ast
 
 from .blocks import Pending, symbol_of
-from .calls import Calls, inline, number_of
+from .calls import Calls
+from .constants import inline, number_of
 from .relations import elaborate_relation
 from .report import unsafe
 from .structure import affine_in

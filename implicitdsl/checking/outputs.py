@@ -10,7 +10,8 @@ from implicitdsl.ir.nodes import Expr, node, walk
 from implicitdsl.syntax import ast
 
 from .blocks import Pending
-from .calls import Calls, number_of
+from .calls import Calls
+from .constants import number_of
 from .scope import Entity, Typed
 from .structure import equation_shape
 from .trees import unwrap

@@ -8,7 +8,7 @@ from implicitdsl.ir.dims import ZERO, Dim, Shape, size_of
 from implicitdsl.ir.model import Equation, Symbol
 from implicitdsl.ir.nodes import Expr, Role, symbols, walk
 
-from .calls import inline
+from .constants import inline
 from .report import Report
 from .shapes import Dims, is_flexible
 

@@ -54,3 +54,17 @@ def test_mutated_specs_never_crash(chunk: int, monkeypatch: pytest.MonkeyPatch) 
         for d in found:
             assert d.code != "IMP999", text
             assert 0 <= d.span.start <= d.span.end <= len(text), text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "argmin_z sum(log(1} ||z  + exp(A z))) + 0.1 ||z||^2 subject to ||z||_inf =  < >= = 1, G z = h",
+        "find f(z) in R^n, v in R^n such that u = tanh(A v + x), v = sigmoid(B u + y)",
+        "find z(t) in R^n for t in [0, 1] [i] that dz/dt = f(z, t), z(0) = x",
+        "find z such that z = ||A z||_infx x",
+    ],
+)
+def test_what_once_crashed(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DEBUG, "1")
+    assert [d for d in check_source(Source("<fuzz>", text)) if d.is_error]
