@@ -9,6 +9,7 @@ from .diagnose import diagnose
 from .equivalents import squared_norms, symmetric
 from .normal import normal_form
 from .program import program
+from .separable import Calculus
 from .splitting import Splitting, splitting
 from .structure import explicit_equations, split
 
@@ -19,6 +20,7 @@ __all__ = [
     "Bounds",
     "Context",
     "Splitting",
+    "Calculus",
     "analyse",
     "context",
     "diagnose",

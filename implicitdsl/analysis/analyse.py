@@ -24,6 +24,7 @@ from .monotone import monotone
 from .normal import Expand, normal_form, unchanged
 from .optimum import optimum
 from .program import program
+from .separable import Calculus
 from .smoothness import existence, range_of, smoothness
 from .structure import block_triangular, explicit, split
 
@@ -66,8 +67,11 @@ def analyse(
     functions: Functions,
     expand: Expand = unchanged,
     sizes: Mapping[str, int | None] | None = None,
+    calculus: Calculus | None = None,
 ) -> Analysis:
-    """Facts with proofs. `expand` inlines definitions and derivative operators; `sizes` sharpen the bounds."""
+    """Facts with proofs. `expand` inlines definitions and derivative operators; `sizes` sharpen the bounds. Facts that
+    rest on derivatives are looked for where there is a `calculus`.
+    """
     about = context(model, functions, sizes)
     found: list[BlockFacts] = []
     for block in model.blocks:
@@ -75,7 +79,7 @@ def analyse(
             found += [_root(part, block, about, expand) for part in split(block, expand)]
         elif block.sentence == "optimum":
             form = program(block, expand)
-            facts, smooth = optimum(form, about)
+            facts, smooth = optimum(form, about, calculus)
             found.append(BlockFacts(block, block, None, facts, form, smooth))
         elif block.sentence == "ode":
             found.append(BlockFacts(block, block, None, dynamics(block, about, expand)))

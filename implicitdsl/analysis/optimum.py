@@ -12,13 +12,15 @@ from .context import Context
 from .convexity import convex, curvatures
 from .degree import degree
 from .epigraph import lifted
+from .separable import Calculus, separable
 
 NAMES = {0.0: "constant", 1.0: "linear", 2.0: "quadratic"}
 
 
-def optimum(form: Program, context: Context) -> tuple[tuple[Fact, ...], Program]:
+def optimum(form: Program, context: Context, by: Calculus | None = None) -> tuple[tuple[Fact, ...], Program]:
     """`size`, `objective` ("linear", "quadratic", None), `equalities` and `inequalities` (how many, a dimension),
-    `affine` (whether all of them are), `definite` (how many matrix constraints), `convex`, `rough` (calls with kinks).
+    `affine` (whether all of them are), `definite` (how many matrix constraints), `convex`, `rough` (calls with kinks),
+    `separable` of quadratic ones.
     A convex program is taken without its kinks; it is handed back too.
     """
     fact = convex(form, context)
@@ -40,7 +42,8 @@ def optimum(form: Program, context: Context) -> tuple[tuple[Fact, ...], Program]
         _roughness(form, unknowns, context),
         _opaque(form, unknowns),
     )
-    return facts, form
+    quadratic = facts[1].value == "quadratic" and fact.value is True
+    return (*facts, separable(form, context, by)) if quadratic and by is not None else facts, form
 
 
 def _roughness(form: Program, unknowns: frozenset[Expr], context: Context) -> Fact:

@@ -13,20 +13,11 @@ from implicitdsl.backward.kkt import Spec, quadratic_optimum
 from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
-from implicitdsl.lowering.source import Program
 from implicitdsl.solvers.optimum.quadratic import Optimum
 from implicitdsl.solvers.verdict import CONVERGED, Solved
 
+from .evaluate import Evaluate
 from .samples import Ranked, mark, screened
-
-
-@dataclass(frozen=True)
-class Call:
-    """A generated function and what it takes, by name."""
-
-    name: str
-    inputs: tuple[str, ...]
-    opaques: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,20 +37,13 @@ class Recipe:
     `given`: what the coefficients are computed of, with core ranks.
     """
 
-    program: Program
-    call: Call
-    curved: bool
+    coefficients: Evaluate
     unknowns: tuple[tuple[str, tuple[int, ...]], ...]
     rows: tuple[Rows, ...]
     duals: tuple[tuple[str, str], ...]
     spec: Spec
     method: str
     given: tuple[Ranked, ...]
-
-    @property
-    def size(self) -> int:
-        """How many numbers are unknown."""
-        return sum(math.prod(shape) for _, shape in self.unknowns)
 
 
 class OptimumBlock:
@@ -71,7 +55,7 @@ class OptimumBlock:
     @property
     def texts(self) -> tuple[str, ...]:
         """The generated source."""
-        return (self.recipe.program.text,)
+        return (self.recipe.coefficients.program.text,)
 
     def solve(
         self,
@@ -85,7 +69,7 @@ class OptimumBlock:
         like = next(iter(values.values()), None)
         kind = torch.get_default_dtype() if like is None else like.dtype
         clean, lost = screened(values, self.recipe.given)
-        P, q, C, d = self._coefficients(clean, functions)
+        P, q, C, d = self.recipe.coefficients(clean, functions)
         if lost is not None:
             q = torch.where(lost.unsqueeze(-1), torch.nan, q)
         try:
@@ -101,19 +85,6 @@ class OptimumBlock:
             z, y = mark((z, y), solved, values, self.recipe.given)
         made = report(optimum, optimum.weak, batch, self.recipe.method) if want_report else None
         return self._unpacked(z, y, batch, kind), made
-
-    def _coefficients(
-        self, values: Mapping[str, Tensor], functions: Mapping[str, Bound]
-    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
-        recipe, n = self.recipe, self.recipe.size
-        given = [values[name] for name in recipe.call.inputs]
-        found = recipe.program[recipe.call.name](*given, *(functions[f] for f in recipe.call.opaques))
-        parts = [t.double() for t in (found if isinstance(found, tuple) else (found,))]
-        P = parts.pop(0) if recipe.curved else None
-        q = parts.pop(0)
-        if not parts:
-            return P, q, q.new_zeros(0, n), q.new_zeros(0)
-        return P, q, parts[0], parts[1]
 
     def _unpacked(self, z: Tensor, y: Tensor, batch: int | None, kind: torch.dtype) -> dict[str, Tensor]:
         """The unknowns by name, and the multipliers that are asked for."""

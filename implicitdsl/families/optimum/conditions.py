@@ -66,8 +66,11 @@ def source(
     groups = [bodies[: c.equalities], bodies[c.equalities :]]
     values = [c.objective, *(join(g) for g in groups if g)]
     own = vjp(c.objective, num(1.0), c.unknowns, functions)
-    derivatives = [join([simplify(g) for g in own]), matrix(c.gradient, c.unknowns, functions)]
-    derivatives += [matrix(g, c.unknowns, functions) for g in groups if g]
+    derivatives = [join([simplify(g) for g in own])]
+    for group in (c.gradient, *(g for g in groups if g)):
+        found = matrix(group, c.unknowns, functions)
+        assert found is not None, "without a closed form there are directional derivatives"
+        derivatives.append(found)
     texts = [
         generate("values", (point.vector, *inputs), values, functions, sizes, definitions=point.definitions, dims=dims),
         generate(

@@ -15,14 +15,14 @@ from implicitdsl.backward.implicit import Implicit, implicit_solve
 from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
-from implicitdsl.lowering.source import Program
 from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.optimum.cones import Cones, svec_matrix
 from implicitdsl.solvers.optimum.conic import Cone, Conic, jacobian, optimality
 from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import Solved
 
-from .block import Call, Rows, report, shaped
+from .block import Rows, report, shaped
+from .evaluate import Evaluate
 from .samples import Ranked, mark, screened
 
 RANKS = (2, 1, 2, 1)
@@ -36,9 +36,7 @@ class ConicRecipe:
     matrices: their upper triangles are what is solved for.
     """
 
-    program: Program
-    call: Call
-    curved: bool
+    coefficients: Evaluate
     unknowns: tuple[tuple[str, tuple[int, ...]], ...]
     symmetric: tuple[bool, ...]
     rows: tuple[Rows, ...]
@@ -66,7 +64,7 @@ class ConicBlock:
     @property
     def texts(self) -> tuple[str, ...]:
         """The generated source."""
-        return (self.recipe.program.text,)
+        return (self.recipe.coefficients.program.text,)
 
     def solve(
         self,
@@ -105,13 +103,9 @@ class ConicBlock:
 
     def _coefficients(self, values: Mapping[str, Tensor], functions: Mapping[str, Bound]) -> tuple[Tensor, ...]:
         """P, q, A, b of the vectorised problem: s = b − A x is 0, ≥ 0, or `svec` of a semidefinite matrix."""
-        recipe = self.recipe
-        given = [values[name] for name in recipe.call.inputs]
-        found = recipe.program[recipe.call.name](*given, *(functions[f] for f in recipe.call.opaques))
-        parts = [t.double() for t in found]
-        T, R = self.columns.to(parts[0].device), self.rows.to(parts[0].device)
-        P = T.mT @ parts.pop(0) @ T if recipe.curved else T.new_zeros(T.shape[1], T.shape[1])
-        q, C, d = parts
+        P, q, C, d = self.recipe.coefficients(values, functions)
+        T, R = self.columns.to(q.device), self.rows.to(q.device)
+        P = q.new_zeros(T.shape[1], T.shape[1]) if P is None else T.mT @ P @ T
         return P, q @ T, R @ C @ T, d @ R.mT
 
     def _unpacked(self, state: Tensor, batch: int | None, kind: torch.dtype) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from implicitdsl.backward.failure import Failures
@@ -19,16 +20,29 @@ from implicitdsl.lowering.source import Program
 from implicitdsl.lowering.stages import queries
 from implicitdsl.solvers.optimum.cones import Cones
 
-from .block import Call, OptimumBlock, Recipe, Rows
+from .block import OptimumBlock, Recipe, Rows
 from .coefficients import SYMMETRIC, Coefficients, coefficients
 from .conditions import conditions
 from .conditions import source as smooth_source
 from .conic import ConicBlock, ConicRecipe
+from .evaluate import Call, Evaluate
+from .separable import SeparableBlock
+from .separable_lower import separable_recipe, separable_source
 from .smooth import SmoothBlock, SmoothRecipe
 
 SMOOTH = ("nlp",)
 """Methods that see functions, not coefficients."""
-CONIC = "conic"
+CONIC, SORTED = "conic", "projection"
+
+
+@dataclass(frozen=True)
+class _Written:
+    """Generated functions, and the tensors that they take."""
+
+    text: str
+    inputs: tuple[Expr, ...]
+    call: Call
+    columns: Call | None
 
 
 class Language(Protocol):
@@ -47,6 +61,9 @@ def lower(parts: Sequence[BlockPlan], model: Model, sizes: Mapping[str, int], la
         return SmoothBlock(_smooth(part, model, sizes, language))
     if part.forward[0].method == CONIC:
         return ConicBlock(_conic(part, model, sizes, language))
+    if part.forward[0].method == SORTED:
+        failures, duals = _failures(part, model), _duals(part, model)
+        return SeparableBlock(separable_recipe(part, model, sizes, language, failures, duals))
     return OptimumBlock(_recipe(part, model, sizes, language))
 
 
@@ -60,12 +77,14 @@ def source(part: BlockPlan, language: Language) -> str:
         except KeyError:
             dims = sorted({n for u in system.system.unknowns for d in u.shape for n in d.names})
             return smooth_source(system, language.function_table, {}, None, dims)[0]
+    if part.forward[0].method == SORTED:
+        return separable_source(part, language)
     found = _coefficients(part, language)
     try:
-        return _write(found, language, {})[0]
+        return _write(found, language, {}).text
     except KeyError:
         dims = sorted({n for u in part.block.unknowns for d in u.shape for n in d.names})
-        return _write(found, language, {}, dims)[0]
+        return _write(found, language, {}, dims).text
 
 
 def _coefficients(part: BlockPlan, language: Language) -> Coefficients:
@@ -73,19 +92,34 @@ def _coefficients(part: BlockPlan, language: Language) -> Coefficients:
     return coefficients(part.program, language.function_table, part.forward[0].method == CONIC)
 
 
-def _write(
-    found: Coefficients, language: Language, sizes: Mapping[str, int], dims: Sequence[str] = ()
-) -> tuple[str, tuple[Expr, ...], tuple[str, ...]]:
-    """The text of `coefficients`, its tensor inputs and the functions it calls."""
-    inputs = tuple(sorted(symbols(*found.outputs), key=lambda s: s.name))
-    opaques = opaques_of(*found.outputs)
-    text = generate("coefficients", inputs, found.outputs, language.function_table, sizes, dims=dims)
-    return text, inputs, opaques
+def _write(found: Coefficients, language: Language, sizes: Mapping[str, int], dims: Sequence[str] = ()) -> _Written:
+    """The text of `coefficients`, and of `columns` where the matrices have no closed form."""
+    table = language.function_table
+    inputs, opaques = _inputs(found.outputs), opaques_of(*found.outputs)
+    call = Call("coefficients", tuple(s.name for s in inputs), opaques)
+    texts = [generate(call.name, inputs, found.outputs, table, sizes, dims=dims)]
+    if found.direction is None:
+        return _Written(texts[0], inputs, call, None)
+    v = found.direction
+    others = tuple(s for s in _inputs(found.moved) if s not in v.parts)
+    columns = Call("columns", tuple(s.name for s in others), opaques_of(*found.moved))
+    text = generate(columns.name, (v.vector, *others), found.moved, table, sizes, definitions=v.definitions, dims=dims)
+    return _Written("\n\n".join([*texts, text]), tuple(dict.fromkeys((*inputs, *others))), call, columns)
+
+
+def _inputs(exprs: Sequence[Expr]) -> tuple[Expr, ...]:
+    return tuple(sorted(symbols(*exprs), key=lambda s: s.name))
+
+
+def _evaluate(found: Coefficients, title: str, written: _Written, sizes: Mapping[str, int]) -> Evaluate:
+    size = sum(math.prod(d.evaluate(sizes) for d in u.shape) for u in found.unknowns)
+    program = Program(title, written.text)
+    return Evaluate(program, written.call, written.columns, found.curved, found.d is not None, size)
 
 
 def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: Language) -> Recipe:
     found = _coefficients(part, language)
-    text, inputs, opaques = _write(found, language, sizes)
+    written = _write(found, language, sizes)
     names = ", ".join(u.name for u in part.block.unknowns)
     choice = part.forward[0]
     rows = _rows(found, sizes)
@@ -96,15 +130,13 @@ def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: L
         assert method is not None, f"the planner chose {choice.method}, which no family has"
         solver = method.load()(**dict(choice.options))
     return Recipe(
-        program=Program(f"{model.name or 'layer'} {names}", text),
-        call=Call("coefficients", tuple(s.name for s in inputs), opaques),
-        curved=found.P is not None,
+        coefficients=_evaluate(found, f"{model.name or 'layer'} {names}", written, sizes),
         unknowns=tuple((u.name, tuple(d.evaluate(sizes) for d in u.shape)) for u in found.unknowns),
         rows=rows,
         duals=_duals(part, model),
         spec=Spec(solver, equalities, _failures(part, model)),
         method=choice.method,
-        given=tuple((s.name, s.rank) for s in inputs),
+        given=tuple((s.name, s.rank) for s in written.inputs),
     )
 
 
@@ -170,7 +202,7 @@ def _rows(found: Coefficients, sizes: Mapping[str, int]) -> tuple[Rows, ...]:
 
 def _conic(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: Language) -> ConicRecipe:
     found = _coefficients(part, language)
-    text, inputs, opaques = _write(found, language, sizes)
+    written = _write(found, language, sizes)
     rows = _rows(found, sizes)
     kinds = [c.kind for c in found.rows]
     counts = {kind: sum(r.stop - r.start for r, k in zip(rows, kinds, strict=True) if k == kind) for kind in set(kinds)}
@@ -181,9 +213,7 @@ def _conic(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
     method = language.method("optimum", "forward", choice.method)
     assert method is not None, f"the planner chose {choice.method}, which no family has"
     return ConicRecipe(
-        program=Program(f"{model.name or 'layer'} {names}", text),
-        call=Call("coefficients", tuple(s.name for s in inputs), opaques),
-        curved=found.P is not None,
+        coefficients=_evaluate(found, f"{model.name or 'layer'} {names}", written, sizes),
         unknowns=tuple((u.name, tuple(d.evaluate(sizes) for d in u.shape)) for u in found.unknowns),
         symmetric=tuple(sets.get(u) in SYMMETRIC for u in found.unknowns),
         rows=rows,
@@ -191,5 +221,5 @@ def _conic(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         cones=Cones(counts.get(EQUAL, 0), counts.get(BELOW, 0), orders),
         solver=method.load()(**dict(choice.options)),
         failures=_failures(part, model),
-        given=tuple((s.name, s.rank) for s in inputs),
+        given=tuple((s.name, s.rank) for s in written.inputs),
     )

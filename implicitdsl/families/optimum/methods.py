@@ -18,6 +18,11 @@ def _forward(name: str, doc: str, suits: object, *options: Option, code: str | N
 
 
 FORWARD = (
+    _forward(
+        "projection",
+        "separable problems with bounds and at most one coupling row: closed form, by a sort of breakpoints",
+        rungs.projection,
+    ),
     _forward("direct", "one factorisation of an equality-constrained quadratic problem", rungs.direct),
     _forward(
         "ipm",
@@ -26,7 +31,6 @@ FORWARD = (
         max_iter(100),
         code="pivoting:Dense",
     ),
-    _forward("projection", "a projection in closed form", None),
     _forward("riccati", "block-banded problems over a horizon", None, max_iter(100)),
     _forward(
         "conic",

@@ -33,6 +33,14 @@ def why_not(facts: Facts) -> str:
     return "a matrix inequality"
 
 
+def projection(facts: Facts, sizes: Sizes) -> Verdict:
+    if value(facts, "separable") is None:
+        found = facts.get("separable")
+        return False, found.proof[0] if found is not None else "not separable"
+    row = " and one row that couples them" if value(facts, "separable").coupling is not None else ""
+    return True, f"entries with bounds of their own{row}: closed form, by a sort of breakpoints"
+
+
 def direct(facts: Facts, sizes: Sizes) -> Verdict:
     if not is_quadratic(facts):
         return False, why_not(facts)
@@ -95,6 +103,8 @@ def gap(block: Any, facts: Facts) -> str | None:
         return f"`using {asked.method}` beyond quadratic programs: {why_not(facts)}"
     if asked is not None and asked.method == "direct" and value(facts, "inequalities").value != 0:
         return "`using direct` with inequalities"
+    if asked is not None and asked.method == "projection" and not projection(facts, {})[0]:
+        return f"`using projection` here: {projection(facts, {})[1]}"
     if asked is not None and asked.method == "conic" and not conic(facts, {})[0]:
         return f"`using conic` here: {conic(facts, {})[1]}"
     if asked is not None and asked.method == "nlp" and value(facts, "definite"):
@@ -109,5 +119,5 @@ def gap(block: Any, facts: Facts) -> str | None:
     return None
 
 
-LOWERED = frozenset(("direct", "ipm", "nlp", "conic", "kkt"))
+LOWERED = frozenset(("direct", "projection", "ipm", "nlp", "conic", "kkt"))
 """Methods that run."""
