@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from implicitdsl.ground.source import Span
 from implicitdsl.ir.dims import Shape, show_shape
@@ -63,6 +64,7 @@ def assemble(tried: Attempt, later: set[str]) -> Model | None:
         report.source,
         tried.layer.span,
         {finish.memo[raw]: span for raw, span in context.spans.items() if raw in finish.memo},
+        tuple(replace(b, axis=context.dims.resolve(b.axis), rest=context.dims.resolve(b.rest)) for b in tried.bounds),
     )
 
 

@@ -10,7 +10,7 @@ from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.reserved import RESERVED
 from implicitdsl.ground.source import Source, Span
 from implicitdsl.ir.dims import Dim
-from implicitdsl.ir.model import Model, OutputValue, SetInfo, Wishes
+from implicitdsl.ir.model import Bound, Model, OutputValue, SetInfo, Wishes
 from implicitdsl.ir.nodes import Expr, Role, sym
 from implicitdsl.syntax import ast
 
@@ -44,6 +44,7 @@ class Attempt:
     blocks: list[Pending] = field(default_factory=list[Pending])
     wishes: list[Wishes] = field(default_factory=list[Wishes])
     outputs: list[OutputValue] = field(default_factory=list[OutputValue])
+    bounds: list[Bound] = field(default_factory=list[Bound])
 
     @property
     def badness(self) -> int:
@@ -103,7 +104,7 @@ def attempt(
         tried.blocks.append(pending)
         tried.wishes.append(wishes)
     tried.outputs = read_outputs(calls, layer, tried.blocks)
-    range_checks(context)
+    tried.bounds = range_checks(context)
     return tried
 
 

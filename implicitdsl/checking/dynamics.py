@@ -55,6 +55,8 @@ def check_dynamics(
             time = candidate.name
     if sentence != "pde" and not sides_fit(calls, equations, texts):
         return
+    if sentence != "pde" and not starts_are_fixed(calls, equations, texts, unknowns, domains):
+        return
     evolution = [(e, t) for e, t in zip(equations, texts, strict=True) if is_condition(e) is None]
     conditions = [c for e in equations if (c := is_condition(e)) is not None]
     found: dict[str, int] = {}
@@ -129,6 +131,31 @@ def check_dynamics(
     conditions_for(calls, find, sentence, dynamic, found, owner, conditions, time, domains)
     if sentence == "sde":
         noise_is_linear(calls, evolution, definitions)
+
+
+def starts_are_fixed(
+    calls: Calls,
+    equations: Sequence[Equation],
+    texts: Sequence[str],
+    unknowns: Sequence[Symbol],
+    domains: Sequence[Domain],
+) -> bool:
+    """Whether no initial condition refers to the running variable or to a state; IMP113 if one does."""
+    running = {d.node for d in domains} | {u.node for u in unknowns}
+    for equation, text in zip(equations, texts, strict=True):
+        side = is_condition(equation)
+        if side is None:
+            continue
+        value = equation.rhs if side is equation.lhs else equation.lhs
+        for n in symbols(value) & running:
+            calls.report.add(
+                "IMP113",
+                f"`{n.name}` has no value of its own in the initial condition `{text}`",
+                equation.span,
+                help="an initial condition is made of inputs and parameters",
+            )
+            return False
+    return True
 
 
 def determines(calls: Calls, equation: Equation, state: Symbol, text: str) -> bool:

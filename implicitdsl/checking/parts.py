@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product as combinations
 from typing import TYPE_CHECKING
 
 from implicitdsl.ground.source import Span
 from implicitdsl.ir.dims import ONE, Dim
 from implicitdsl.ir.function import NORMS
+from implicitdsl.ir.model import Bound
 from implicitdsl.ir.nodes import node
 from implicitdsl.syntax import ast
 
@@ -118,20 +120,33 @@ def literal_of(e: Elaborator, expr: ast.Literal) -> Typed | None:
     return Typed(node("stack", tuple(p.expr for p in typed), (), (Dim.of(len(typed)), *first.shape), expr.span))
 
 
-def range_checks(context: Context) -> None:
-    """IMP205 for indices that certainly leave their axis; run once all dimensions are known."""
+def range_checks(context: Context) -> list[Bound]:
+    """IMP205 for indices that certainly leave their axis; those that sizes will decide. Run once all shapes are known.
+
+    An index is multilinear in its binders, so its extremes are at the corners of their ranges.
+    """
     dims = context.dims
+    found: list[Bound] = []
     for place, axis, span, text, end in context.checks:
-        lowest = highest = place
-        for name, (lo, hi) in context.ranges.items():
-            lowest, highest = lowest.subs({name: lo}), highest.subs({name: hi - ONE})
         axis = dims.resolve(axis)
-        over = dims.sign(highest - axis if end else highest - axis + ONE)
-        if over == 1 or dims.sign(lowest) == -1:
-            shown = " ".join("_" if n.startswith("?") else n for n in str(axis).split(" "))
+        ends = [(n, lo, hi - ONE) for n, (lo, hi) in context.ranges.items() if n in place.names]
+        signs: set[int | None] = set()
+        for corner in combinations(*((lo, hi) for _, lo, hi in ends)):
+            at = place.subs(dict(zip((n for n, _, _ in ends), corner, strict=True)))
+            for rest in (at, axis - at if end else axis - at - ONE):
+                sign = dims.sign(rest)
+                signs.add(sign)
+                if sign is None:
+                    found.append(Bound(text, axis, rest, span))
+        if -1 in signs:
             context.report.add(
                 "IMP205",
-                f"index `{text}` is outside an axis of length {shown}",
+                f"index `{text}` is outside an axis of length {_shown(axis)}",
                 span,
                 notes=("indices start at 0; slices are half-open",),
             )
+    return found
+
+
+def _shown(axis: Dim) -> str:
+    return " ".join("_" if n.startswith("?") else n for n in str(axis).split(" "))

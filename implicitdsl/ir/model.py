@@ -69,6 +69,16 @@ class Opaque:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """An index `text` into an axis that symbolic dimensions leave open: it fits where `rest` is not negative."""
+
+    text: str
+    axis: Dim
+    rest: Dim
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
 class Equation:
     """`lhs op rhs`, op one of = <= >= >> << in; `index` are enclosing binders (name, lo, hi) of a constraint list.
 
@@ -158,3 +168,4 @@ class Model:
     source: Source = field(repr=False)
     span: Span = NOWHERE
     spans: Mapping[Expr, Span] = field(default_factory=dict[Expr, Span], repr=False, compare=False)  # in this text
+    bounds: tuple[Bound, ...] = ()

@@ -14,7 +14,7 @@ from implicitdsl.ir.model import Model, Symbol
 
 from . import sets
 from .inputs import declaration
-from .parameters import Slot, fill, is_placeholder
+from .parameters import Slot, fill, in_range, is_placeholder
 from .sizes import Observation, Size, infer, missing
 
 
@@ -92,6 +92,7 @@ class Holder(nn.Module):
                 raise ShapeError(f"`{slot.where}`: expected raw shape {slot.set.raw_shape}, holds {tuple(held.shape)}")
         if open_dims:
             return
+        in_range(self._model, self.sizes)
         self._cores = tuple(tuple(d.evaluate(self.sizes) for d in s.shape) for s in self._model.givens)
         for opaque in self._model.opaques:
             inner = self._modules.get(opaque.name)

@@ -13,7 +13,7 @@ from implicitdsl.ground.diagnostics import Diagnostic
 from implicitdsl.ground.errors import ShapeError, SpecError
 from implicitdsl.ground.render.text import render
 from implicitdsl.ground.source import Source, Span
-from implicitdsl.ir.model import Symbol
+from implicitdsl.ir.model import Model, Symbol
 
 from . import sets
 from .inputs import declaration
@@ -100,6 +100,16 @@ class Slot:
         if len(shape) != len(self.symbol.shape):
             raise ShapeError(f"`{self.where}`: expected {len(self.symbol.shape)} dimensions, got shape {shape}")
         return infer(known, [Observation(self.where, self.symbol.shape, shape)])
+
+
+def in_range(model: Model, sizes: Mapping[str, int]) -> None:
+    """Raises SpecError (IMP205) for an index that leaves its axis at these sizes."""
+    for bound in model.bounds:
+        if bound.rest.evaluate(sizes) < 0:
+            length = bound.axis.evaluate(sizes)
+            given = ", ".join(f"{n} = {sizes[n]}" for n in sorted(bound.rest.names | bound.axis.names))
+            message = f"index `{bound.text}` is outside an axis of length {length}" + (f" at {given}" if given else "")
+            raise spec_error("IMP205", message, bound.span, model.source)
 
 
 def spec_error(code: str, message: str, span: Span | None, source: Source) -> SpecError:

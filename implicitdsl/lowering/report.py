@@ -219,7 +219,7 @@ def _rebuild(name: str, fields: tuple[str, ...], values: tuple[Any, ...]) -> tup
 def outputs_type(name: str, fields: tuple[str, ...]) -> type[Any]:
     """The named tuple of a layer's outputs. Its values pickle and deepcopy although its class is made at run time."""
     safe = tuple(f + "_" if keyword.iskeyword(f) else f for f in fields)
-    kind: Any = namedtuple(name, safe)
+    kind: Any = namedtuple(name + "_" if keyword.iskeyword(name) else name, safe)
 
     def reduce(self: tuple[Any, ...]) -> tuple[Any, ...]:
         return _rebuild, (name, fields, tuple(self))

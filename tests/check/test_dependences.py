@@ -70,3 +70,10 @@ def test_an_evolution_equation_has_the_size_of_its_state(sizes: str, equation: s
 def test_a_chain_of_equations_is_the_only_error() -> None:
     text = "find q(t) in R for t in [0, 10] such that dq/dt = f(n) - g, q(0) = dq/dt(0) = 0"
     assert [d.code for d in imp.check(text) if d.is_error] == ["IMP015"]
+
+
+@pytest.mark.parametrize("start", ["t x", "z + x", "w(0)", "2 w(0) + x"])
+def test_an_initial_condition_is_made_of_inputs_and_parameters(start: str) -> None:
+    text = HEAD + f"z(t) in R^n, w(t) in R^n for t in [0, 1] such that dz/dt = A z, z(0) = {start}, dw/dt = w, w(0) = x"
+    (error,) = [d for d in imp.check(text) if d.is_error]
+    assert (error.code, error.line) == ("IMP113", 4)
