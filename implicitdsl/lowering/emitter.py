@@ -144,15 +144,14 @@ class Emitter:
         return Value(name, ATOM, value.number, value.axes)
 
     def like(self) -> str:
-        """A tensor whose dtype and device new tensors take."""
-        return self._symbols[self.inputs[0]] if self.inputs else next(iter(self._symbols.values()), "")
+        """A tensor whose dtype and device new tensors take; without any, torch's defaults."""
+        return self._symbols[self.inputs[0]] if self.inputs else next(iter(self._symbols.values()), "torch.empty(())")
 
     def tensor(self, value: Value) -> Value:
         """A number as a tensor; tensors as they are."""
         if not value.number:
             return value
-        like = self.like()
-        return Value(f"{like}.new_full((), {value.text})" if like else f"torch.tensor(float({value.text}))")
+        return Value(f"{self.like()}.new_full((), {value.text})")
 
     def dim(self, d: Dim) -> Value:
         """A dimension as a Python number."""

@@ -58,3 +58,20 @@ def test_an_affine_equation_without_solution_is_reported() -> None:
     assert solution.report.converged.tolist() == [False, True, True]
     assert solution.report.residual.isfinite().all()
     assert solution.value[2] == 0.5
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("find z in R such that z = cos(z)", 0.7390851),
+        ("find z(t) in R for t in [0, 1] such that dz/dt = -z, z(0) = 1", 0.3678794),
+        ("find z(t) in R for t in [0, 1] such that dz/dt = -z^2, z(0) = 1", 0.5),
+        ("argmin_{x in R^2} ||x||^2 subject to sum(x) = 1", [0.5, 0.5]),
+        ("argmin_{x in R^2} sum(exp(x)) - sum(x)", [0.0, 0.0]),
+        ("argmin_{X in PSD(2)} tr(X) subject to diag(X) = 1", [[1.0, 0.0], [0.0, 1.0]]),
+        ("layer L():\n  where y = 2 ones(2)\n  return y", [2.0, 2.0]),
+    ],
+    ids=["root", "linear", "evolution", "quadratic", "smooth", "semidefinite", "explicit"],
+)
+def test_a_layer_without_inputs_has_a_value(text: str, expected: float | list[float]) -> None:
+    torch.testing.assert_close(imp.compile(text)(), torch.tensor(expected), rtol=0, atol=1e-4)
