@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -62,6 +64,13 @@ def _report_unfinished(y: Tensor, status: Tensor, time: Tensor, policy: str, whe
         return y.clone()
     announce(describe(status, time, where), Failures(policy, where))
     return torch.where(good.view(-1, 1, 1), y, torch.nan) if policy == "nan" else y.clone()
+
+
+def _pass(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    return g, None, None, None, None
+
+
+_report_unfinished.register_autograd(_pass)
 
 
 @_report_unfinished.register_fake

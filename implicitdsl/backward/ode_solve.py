@@ -22,6 +22,7 @@ from ..solvers.problem import Inputs
 from .backsolve import DRIFT, backsolve
 from .discrete_adjoint import Undone, discrete_adjoint
 from .failure import Failures
+from .ode_compiled import Traced, compiled_solve
 from .ode_failure import report_drift, report_unfinished
 from .rules import merge, plain, split
 
@@ -85,6 +86,8 @@ def ode_solve(spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, a: Inputs) -> 
     again, or by t0 and ts, through the steps taken again), JVP, vmap and their compositions.
     Cost of a VJP: one evaluation and one VJP of f a stage. Failed rows: see `Failures`.
     """
+    if torch.compiler.is_compiling():
+        return _traced(spec, y0, t0, ts, a)
     if plain() and not isinstance(spec.backward, UnrolledSteps):
         found: list[Ended] = []
         y = _Plain.apply(found, spec, y0, t0, ts, *a)
@@ -96,6 +99,15 @@ def ode_solve(spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, a: Inputs) -> 
     ended = Ended(y, y[:, -1], status, steps, error, nfe, time, rung)
     if not torch._C._are_functorch_transforms_active():
         ended = report_unfinished(ended, spec.failures)
+    return ended.y, ended._replace(y=ended.y.detach())
+
+
+def _traced(spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, a: Inputs) -> tuple[Tensor, Ended]:
+    """The same in a compiled graph; without ∂f/∂y in closed form, no implicit method takes over."""
+    closed = spec.problem.jacobian is not None
+    methods = tuple(m for i, m in enumerate(spec.methods) if i == 0 or closed or not m.implicit)
+    ended = compiled_solve(Traced(spec.problem, methods, spec.control), y0, t0, ts, places_of(t0, ts), a)
+    ended = report_unfinished(ended, spec.failures)
     return ended.y, ended._replace(y=ended.y.detach())
 
 

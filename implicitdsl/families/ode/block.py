@@ -56,6 +56,8 @@ class OdeBlock:
         want_report: bool,
     ) -> tuple[dict[str, Tensor], Report | None]:
         """See `lowering.layer.BlockRunner`. An equation has no start but its initial state."""
+        if torch.compiler.is_compiling() and not self.recipe.compiles:
+            return _interpreted(self, values, functions, batch, want_report)
         like = next(iter(values.values()), None)
         kind = torch.get_default_dtype() if like is None else like.dtype
         if kind in HALF:  # steps and times need more digits
@@ -78,8 +80,7 @@ class OdeBlock:
         times = zip(self._call(recipe.times, values, functions), recipe.time_ranks, strict=True)
         columns = [column(x.to(y0), rank, rows) for x, rank in times]
         t0 = columns[0][:, 0]
-        at_end = recipe.at_end or not recipe.asked or bool(recipe.events)
-        wanted = sorted({a.time for a in recipe.asked} | ({1} if at_end else set()))
+        wanted = recipe.wanted
         starts, at, used = {}, 0, []
         for k in wanted:
             width = columns[k].shape[1]
@@ -88,13 +89,13 @@ class OdeBlock:
         ts = used[0] if len(used) == 1 else torch.cat(used, 1)
         a = tuple(values[name] for name in recipe.rate.inputs)
         problem, every = self._problem(a, functions, y0, t0)
-        if not recipe.methods:
+        if recipe.exact:
             y, ended = self._exactly(problem, y0, columns[0], used, every)
             made = report(ended, batch, recipe.labels) if want_report else None
             return self._answers(y, problem, every, ts, starts, batch), made
         spec = OdeSolve(problem, recipe.methods, recipe.control, recipe.backward, recipe.failures)
         try:
-            if recipe.events:
+            if len(recipe.events):
                 y, ts, ended = self._until(spec, y0, t0, columns[1][:, 0], ts, starts, every)
             else:
                 y, ended = ode_solve(spec, y0, t0, ts, every)
@@ -218,9 +219,9 @@ class OdeBlock:
 
     def _problem(self, a: Inputs, functions: Mapping[str, Bound], y0: Tensor, t0: Tensor) -> tuple[OdeProblem, Inputs]:
         recipe = self.recipe
-        bound = Opaques({name: functions[name] for name in recipe.rate.opaques})
-        if not bound:
+        if len(recipe.rate.opaques) == 0:
             return closed(recipe), a
+        bound = Opaques({name: functions[name] for name in recipe.rate.opaques})
         parameters = tuple(p.to(y0.dtype) if p.dtype in HALF else p for p in bound.parameters())
         generated, moving = recipe.program["rate"], recipe.moving
         self._probe(a, bound, y0, t0)
@@ -277,6 +278,11 @@ class OdeBlock:
             for n in names
         ]
         return SpecError(found, render_text.render(found))
+
+
+@torch.compiler.disable(reason="events, and Jacobians without a closed form, are not traced")
+def _interpreted(block: OdeBlock, values: Any, functions: Any, batch: int | None, want_report: bool) -> Any:
+    return block.solve(values, functions, batch, None, want_report)
 
 
 def _signs(probes: Sequence[tuple[str, tuple[int, ...]]], rows: int, like: Tensor) -> dict[str, Tensor]:

@@ -73,6 +73,24 @@ class Recipe:
     places: Mapping[str, Span]
 
     @property
+    def exact(self) -> bool:
+        """Whether there is a matrix exponential and no method."""
+        return len(self.methods) == 0
+
+    @property
+    def compiles(self) -> bool:
+        """Whether `torch.compile` may trace it: no event, and no Jacobian that takes autograd."""
+        open_ = not self.exact and self.methods[0].implicit and "jacobian" not in self.program
+        return len(self.events) == 0 and not open_
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """The places among the times at which states are computed, in order; 1 is the end."""
+        at_end = self.at_end or len(self.asked) == 0 or len(self.events) > 0
+        places = [a.time for a in self.asked] + ([1] if at_end else [])
+        return tuple(sorted(set(places)))
+
+    @property
     def size(self) -> int:
         return sum(math.prod(shape) for shape in self.states)
 

@@ -76,23 +76,13 @@ class Integration:
         B, device = y0.shape[0], y0.device
         self.rtol, self.atol = control.tolerances(y0.dtype)
         self.end = y0.clone()
-        self.s = torch.zeros(B, 1, dtype=torch.float64, device=device)
-        self.status = torch.full((B,), RUNNING, device=device)
+        self.status, self.s = verdicts(problem, a, y0, places)
         self.steps, self.nfe, self.rung = (torch.zeros(B, dtype=torch.int64, device=device) for _ in range(3))
         self.fired = torch.full_like(self.steps, -1)
         self.error = torch.zeros(B, 1, dtype=torch.float64, device=device)
         self.inner = bool(((places.at > 0) & (places.at < 1)).any())
         self.out = y0.unsqueeze(1).expand(B, places.at.shape[1], y0.shape[1]).clone() if self.inner else None
         self.filled = places.at <= 0
-        bad = ~(y0.isfinite().all(1) & places.span.isfinite() & places.t0.isfinite() & places.at.isfinite().all(1))
-        for x, rank in zip(a, problem.ranks, strict=True):
-            if x.dim() > rank and x.is_floating_point():
-                bad = bad | ~x.reshape(B, -1).isfinite().all(1)
-        still = places.span == 0
-        self.s.masked_fill_(still.unsqueeze(1), 1.0)
-        self.status.masked_fill_(still, CONVERGED)
-        self.status.masked_fill_(bad, int(Outcome.NOT_FINITE))
-        self.status.masked_fill_(~bad & (places.at < 0).any(1), int(Outcome.OUTSIDE))
 
     def run(self, method: Method, rung: int, *, last: bool) -> None:
         """Integrate the rows without a verdict; unless it is the last method, stiff rows are left to the next."""
@@ -362,6 +352,21 @@ class Integration:
         self.status[ids] = torch.where(rows.s[gone, 0] >= 1, CONVERGED, rows.status[gone])
         self.steps[ids] += attempts
         self.nfe[ids] += attempts * method.evaluations
+
+
+def verdicts(problem: OdeProblem, a: Inputs, y0: Tensor, places: Places) -> tuple[Tensor, Tensor]:
+    """(status (B,), where each row is (B, 1)) at the start: what is not finite, or asks for times before the start, has
+    failed; an empty interval is done.
+    """
+    B = y0.shape[0]
+    bad = ~(y0.isfinite().all(1) & places.span.isfinite() & places.t0.isfinite() & places.at.isfinite().all(1))
+    for x, rank in zip(a, problem.ranks, strict=True):
+        if x.dim() > rank and x.is_floating_point():
+            bad = bad | ~x.reshape(B, -1).isfinite().all(1)
+    still = places.span == 0
+    status = torch.where(still, CONVERGED, RUNNING)
+    status = torch.where(~bad & (places.at < 0).any(1), int(Outcome.OUTSIDE), status)
+    return torch.where(bad, int(Outcome.NOT_FINITE), status), still.double().unsqueeze(1)
 
 
 def integrate(

@@ -78,6 +78,10 @@ class Dirk(Method):
     tableau: DirkTableau
 
     @property
+    def implicit(self) -> bool:
+        return True
+
+    @property
     def control(self) -> int:
         return self.tableau.control
 
@@ -143,6 +147,8 @@ class _Stage:
 
     def solve(self, t: Tensor, base: Tensor, z: Tensor) -> Tensor:
         with torch.no_grad():
+            if torch.compiler.is_compiling():
+                return self._chord(t, base, z)
             if transformed():
                 return self._blindly(t, base, z)
             return self._watched(t, base, z)
@@ -155,9 +161,19 @@ class _Stage:
     def _blindly(self, t: Tensor, base: Tensor, z: Tensor) -> Tensor:
         """Without a look at the numbers, which belong to a transform; the steps are known to be good."""
         for _ in range(FULL):
-            z = z - (self.inverse(t, z) @ (z - base - self.scale * self.problem.rate(t, z, *self.a)).unsqueeze(-1)
-                     ).squeeze(-1)  # fmt: skip
+            gap = z - base - self.scale * self.problem.rate(t, z, *self.a)
+            z = z - (self.inverse(t, z) @ gap.unsqueeze(-1)).squeeze(-1)
         return z
+
+    def _chord(self, t: Tensor, base: Tensor, z: Tensor) -> Tensor:
+        """With the Jacobian of the step's beginning alone, to √eps or NaN: what a compiler can unroll."""
+        change = z
+        for _ in range(FULL):
+            change = self._newton(t, base, z)
+            z = z - change
+        size = torch.linalg.vector_norm(z, dim=1, keepdim=True) + 1e-30
+        left = torch.linalg.vector_norm(change, dim=1, keepdim=True)
+        return torch.where(left <= torch.finfo(z.dtype).eps ** 0.5 * size, z, torch.nan)
 
     def _watched(self, t: Tensor, base: Tensor, z: Tensor) -> Tensor:
         """To rounding: what is left after a correction δ that is ρ times the one before is at most ρ δ / (1 − ρ)."""

@@ -42,6 +42,11 @@ class Method(ABC):
         return None
 
     @property
+    def implicit(self) -> bool:
+        """Whether a step needs ∂f/∂y."""
+        return False
+
+    @property
     @abstractmethod
     def control(self) -> int: ...
 

@@ -46,6 +46,8 @@ class OdeProblem:
         """(∂f/∂y)ᵀ u, (B, N). Not differentiable itself where it comes from autograd."""
         if self.pull is not None:
             return self.pull(t, y, u, *a)
+        if torch.compiler.is_compiling():
+            return torch.func.vjp(lambda z: self.rate(t, z, *a), y)[1](u)[0]
         with torch.enable_grad():
             at = y.detach().requires_grad_()
             value = self.rate(t, at, *a)
@@ -58,6 +60,8 @@ class OdeProblem:
         if self.pull_inputs is not None:
             return self.pull_inputs(t, y, u, *a)
         wanted = [i for i, x in enumerate(a) if x.is_floating_point()]
+        if torch.compiler.is_compiling():
+            return torch.func.vjp(lambda *a: self.rate(t, y, *a), *a)[1](u)
         with torch.enable_grad():
             cut = [x.detach().requires_grad_(i in wanted) for i, x in enumerate(a)]
             value = self.rate(t, y.detach(), *cut)
@@ -95,6 +99,8 @@ class OdeProblem:
             return None
         if self.drift is not None:
             return self.drift(t, y, *a)
+        if torch.compiler.is_compiling():
+            return torch.func.jvp(lambda s: self.rate(s, y, *a), (t,), (torch.ones_like(t),))[1]
         create = torch.is_grad_enabled()
         with torch.enable_grad():
             at = t if t.requires_grad else t.detach().requires_grad_()

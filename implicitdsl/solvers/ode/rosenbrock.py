@@ -61,6 +61,10 @@ class Rodas5P(Method):
     """
 
     @property
+    def implicit(self) -> bool:
+        return True
+
+    @property
     def control(self) -> int:
         return 5
 

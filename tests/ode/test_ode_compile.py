@@ -1,0 +1,111 @@
+"""`torch.compile(fullgraph=True)` of whole adaptive solves: the numbers and gradients are those of the eager loop."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import implicitdsl as imp
+
+pytestmark = [  # the compiler warns of its own doings
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+D = torch.float64
+INDUCTOR, TRACED = "inductor", "aot_eager"  # generating code takes most of the time, tracing shows every graph
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+
+
+class Field(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(4, 8, dtype=D), nn.Linear(8, 3, dtype=D)
+
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:
+        return self.outer(torch.tanh(self.inner(torch.cat([z, t.unsqueeze(1)], 1))))
+
+
+def points(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=D, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+
+STATE = (
+    "given x in R^n\nparam W in R^(n, n)\n"
+    "find z(t) in R^n for t in [0, 1] such that dz/dt = tanh(W z) + sin(t), z(0) = x\n{}"
+)
+ASKED = (
+    "given x in R^n, ts in R^k, t0 in R\nparam W in R^(n, n)\n"
+    "find z(t) in R^n, l(t) in R for t in [t0, 1] such that "
+    "dz/dt = tanh(W z) + sin(t) * x, dl/dt = -div(tanh(W z), z), z(t0) = x, l(t0) = 0\n{}\nreturn z(ts), l(1)"
+)
+MODULE = (
+    "given x in R^n\nfn f: (R^n, R) -> R^n\nfind z(t) in R^n for t in [0, 1] such that dz/dt = f(z, t), z(0) = x\n{}"
+)
+SPRING = (
+    "given q0 in R^n, p0 in R^n\nfind q(t) in R^n, p(t) in R^n for t in [0, 3] such that "
+    "dq/dt = p, dp/dt = -sin(q), q(0) = q0, p(0) = p0\nusing {}"
+)
+VAN_DER_POL = (
+    "given mu in R\nfind x(t) in R, v(t) in R for t in [0, 2] such that "
+    "dx/dt = v, dv/dt = mu (1 - x^2) v - x, x(0) = 2, v(0) = 0"
+)
+TIMES = (torch.tensor([0.9, 0.3, 0.0, 1.2], dtype=D), torch.zeros((), dtype=D))
+CASES = {
+    "rk4": (STATE.format("using rk4(steps=7)"), (points(4, 3),), False, TRACED),
+    "dopri5": (STATE.format("using dopri5"), (points(4, 3),), False, INDUCTOR),
+    "ladder": (STATE.format(""), (points(4, 3),), False, TRACED),
+    "times": (ASKED.format("using tsit5"), (points(4, 3), *(t.clone().requires_grad_() for t in TIMES)), False, TRACED),
+    "landing": (ASKED.format("using dopri8"), (points(4, 3), *TIMES), False, TRACED),
+    "rodas5p": (STATE.format("using rodas5p"), (points(4, 3),), False, TRACED),
+    "trapezoid": (STATE.format("using trapezoid(steps=5)"), (points(4, 3),), False, TRACED),
+    "leapfrog": (SPRING.format("leapfrog(steps=20)"), (points(4, 3), points(4, 3)), False, TRACED),
+    "exponential": ("dz/dt = A z", (points(4, 3),), False, TRACED),
+    "module": (MODULE.format(""), (points(4, 3),), True, TRACED),
+    "stiffness": (VAN_DER_POL, (torch.tensor([1.0, 1000.0], dtype=D, requires_grad=True),), False, TRACED),
+}
+
+
+@pytest.mark.parametrize("text, given, opaque, backend", CASES.values(), ids=CASES.keys())
+def test_same_as_eager(text: str, given: tuple[Tensor, ...], opaque: bool, backend: str) -> None:
+    bound = {"f": Field()} if opaque else {}
+    sizes = {"n": 3} if "R^n" in text or "A z" in text else {}
+    sizes |= {"k": 4} if "R^k" in text else {}
+    layer = imp.compile(text, bind={**sizes, **bound}).double()
+    compiled = torch.compile(layer, fullgraph=True, backend=backend)
+    wanted = [x for x in (*given, *layer.parameters()) if x.requires_grad]
+    found = []
+    for run in (compiled, layer):
+        y = run(*given)
+        y = y if isinstance(y, tuple) else (y,)
+        total = torch.stack([(v * torch.linspace(1, 2, v.numel(), dtype=D).view_as(v)).sum() for v in y]).sum()
+        found.append((*y, *torch.autograd.grad(total, wanted)))
+    for mine, theirs in zip(*found, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-10)
+    with torch.no_grad():  # nothing is recorded
+        again = compiled(*given)
+    for mine, theirs in zip(again if isinstance(again, tuple) else (again,), found[1], strict=False):
+        assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-10)
+
+
+def test_failures_are_announced_from_compiled_code() -> None:
+    layer = imp.compile("given x in R\nfind z(t) in R for t in [0, 2] such that dz/dt = z^2, z(0) = x\n"
+                        "using dopri5, on_failure=nan")  # fmt: skip
+    x = torch.tensor([0.1, 1.0, 0.2], dtype=D)
+    with pytest.warns(imp.ConvergenceWarning, match=r"1 of 3 samples .* sample 1 stopped at t = 1"):
+        y = torch.compile(layer, fullgraph=True, backend=TRACED)(x)
+    assert y.isnan().tolist() == [False, True, False]
+
+
+def test_events_break_the_graph_and_stay_right() -> None:
+    layer = imp.compile("given h in R\nfind q(t) in R for t in [0, 10] until q <= 0 such that "
+                        "d²q/dt² = -9.81, q(0) = h, dq/dt(0) = 0\nreturn t, q(t)")  # fmt: skip
+    h = torch.tensor([1.0, 5.0], dtype=D)
+    found, _ = torch.compile(layer, backend=TRACED)(h)
+    assert torch.allclose(found, (2 * h / 9.81).sqrt(), atol=1e-9)
