@@ -56,7 +56,7 @@ def test_backsolve_against_the_discrete_adjoint(using: str, closed: bool) -> Non
         total = torch.stack([(points(*v.shape, seed=2) * v).sum() for v in y]).sum()
         found.append(torch.autograd.grad(total, (x, c, ts, t0, t1, *layer.parameters())))
     for mine, theirs in zip(*found, strict=True):
-        assert torch.allclose(mine, theirs, rtol=1e-7, atol=1e-8)
+        assert torch.allclose(mine, theirs, rtol=1e-6, atol=1e-7)
 
 
 def test_backsolve_keeps_nothing_but_outputs() -> None:
