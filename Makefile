@@ -44,8 +44,10 @@ bench:
 	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet -c constraints.txt torch==2.13.0 hatchling editables
 	$(BENCH)/bin/python -m pip install --quiet -c constraints.txt --no-build-isolation -e . -r benchmarks/requirements.txt
+	$(BENCH)/bin/python -m pip install --quiet --no-deps --no-build-isolation qpth==0.0.18
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m benchmarks.compiler
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m benchmarks.equilibrium --save out/bench.md
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m benchmarks.argmin --save out/bench_argmin.md
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

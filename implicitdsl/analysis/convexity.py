@@ -142,6 +142,8 @@ def _linear(block: Block, form: Program, facts: dict[str, Fact], model: Model) -
         return []
     names = ", ".join(sorted(f"`{s.name}`" for s in learnt))
     message = f"a linear program's solution is a vertex: its gradient by the cost ({names}) is zero almost everywhere"
-    remedy = f"add a term such as `1e-2 ||{form.unknowns[0].name}||^2` to the objective"
+    remedy = (
+        f"add a term such as `1e-2 ||{form.unknowns[0].name}||^2` to the objective, or take `using backward smoothed()`"
+    )
     span = block.objective.span if block.objective is not None and block.objective.span is not None else block.span
     return [Diagnostic("IMP605", message, span, model.source, Level.WARNING, help=remedy)]

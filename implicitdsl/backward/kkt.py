@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..solvers.factor import Factor, decompose
+from ..solvers.optimum.dual import Kept
 from ..solvers.optimum.polish import direct
 from ..solvers.optimum.quadratic import Optimum, Quadratic, times, times_transposed
 from ..solvers.optimum.reduced import Reduced, reduce
@@ -54,9 +55,9 @@ def quadratic_optimum(spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Ten
     return _general(spec, P, q, C, d)
 
 
-def _solved(spec: Spec, problem: Quadratic) -> tuple[Optimum, Reduced | None]:
+def _solved(spec: Spec, problem: Quadratic) -> tuple[Optimum, Reduced | Kept | None]:
     """The optimum, after the policy for failed samples was applied to it."""
-    factor: Reduced | None = None
+    factor: Reduced | Kept | None = None
     if spec.solver is None:
         found, factor = direct(problem)
     else:
@@ -149,19 +150,24 @@ def _cotangents(
 
 def _general(spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Optimum]:
     """The solution as what one differentiable solve gives; the active set is found apart from differentiation."""
-    tensors = (q, C, d) if P is None else (P, q, C, d)
-    z, y, active, status, iterations, residual, weak = _Found.apply(spec, P is not None, *tensors)
+    optimum = found_apart(spec, P, q, C, d)
+    z, y, active, status = optimum[:4]
     good = (status == CONVERGED).unsqueeze(-1)
     rows = z.shape[0]
-    z, y = z.detach(), y.detach()
     near, multipliers = torch.where(good, z, 0.0), torch.where(good & active, y, 0.0)
     problem = Quadratic(P, q, C, d, spec.equalities)
     right = -q - problem.apply_P(near) - times_transposed(C, multipliers)
     below = torch.where(active, d - times(C, near), 0.0)
     right, below = (torch.where(good, t.expand(rows, t.shape[-1]), 0.0) for t in (right, below))
     u, v = _linear(spec, P, C, active, right, below, status == CONVERGED)
-    optimum = Optimum(z, y, active, status, iterations, residual, weak)
     return torch.where(good, z + u, z), torch.where(good, y + v, y), optimum
+
+
+def found_apart(spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Tensor) -> Optimum:
+    """The optimum without derivatives, under every transform."""
+    tensors = (q, C, d) if P is None else (P, q, C, d)
+    z, y, *rest = _Found.apply(spec, P is not None, *tensors)
+    return Optimum(z.detach(), y.detach(), *rest)
 
 
 def _linear(

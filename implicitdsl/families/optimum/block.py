@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from implicitdsl.backward.kkt import Spec, quadratic_optimum
+from implicitdsl.backward.smoothed import smoothed_optimum
 from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
@@ -34,7 +35,7 @@ class Rows:
 @dataclass(frozen=True)
 class Recipe:
     """All that is known of a block before tensors come. `duals`: the key and the label of each multiplier asked for;
-    `given`: what the coefficients are computed of, with core ranks.
+    `given`: what the coefficients are computed of, with core ranks; `mu`: derivatives are those of the barrier problem.
     """
 
     coefficients: Evaluate
@@ -44,6 +45,7 @@ class Recipe:
     spec: Spec
     method: str
     given: tuple[Ranked, ...]
+    mu: float | None = None
 
 
 class OptimumBlock:
@@ -73,7 +75,10 @@ class OptimumBlock:
         if lost is not None:
             q = torch.where(lost.unsqueeze(-1), torch.nan, q)
         try:
-            z, y, optimum = quadratic_optimum(self.recipe.spec, P, q, C, d)
+            if self.recipe.mu is None:
+                z, y, optimum = quadratic_optimum(self.recipe.spec, P, q, C, d)
+            else:
+                z, y, optimum = smoothed_optimum(self.recipe.spec, self.recipe.mu, P, q, C, d)
         except ConvergenceError as error:
             if isinstance(error.solution, Solved):
                 lost = error.solution

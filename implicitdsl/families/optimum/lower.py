@@ -32,7 +32,7 @@ from .smooth import SmoothBlock, SmoothRecipe
 
 SMOOTH = ("nlp",)
 """Methods that see functions, not coefficients."""
-CONIC, SORTED = "conic", "projection"
+CONIC, SORTED, SMOOTHED = "conic", "projection", "smoothed"
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,14 @@ def lower(parts: Sequence[BlockPlan], model: Model, sizes: Mapping[str, int], la
         return SmoothBlock(_smooth(part, model, sizes, language))
     if part.forward[0].method == CONIC:
         return ConicBlock(_conic(part, model, sizes, language))
-    if part.forward[0].method == SORTED:
+    if _is_sorted(part):
         failures, duals = _failures(part, model), _duals(part, model)
         return SeparableBlock(separable_recipe(part, model, sizes, language, failures, duals))
     return OptimumBlock(_recipe(part, model, sizes, language))
+
+
+def _is_sorted(part: BlockPlan) -> bool:
+    return part.forward[0].method == SORTED and part.backward.method != SMOOTHED
 
 
 def source(part: BlockPlan, language: Language) -> str:
@@ -77,7 +81,7 @@ def source(part: BlockPlan, language: Language) -> str:
         except KeyError:
             dims = sorted({n for u in system.system.unknowns for d in u.shape for n in d.names})
             return smooth_source(system, language.function_table, {}, None, dims)[0]
-    if part.forward[0].method == SORTED:
+    if _is_sorted(part):
         return separable_source(part, language)
     found = _coefficients(part, language)
     try:
@@ -126,9 +130,11 @@ def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: L
     equalities = sum(r.stop - r.start for r in rows[: found.equalities])
     solver = None
     if choice.method != "direct":
-        method = language.method("optimum", "forward", choice.method)
+        name = "ipm" if choice.method == SORTED else choice.method  # a sort has no barrier to smooth it
+        method = language.method("optimum", "forward", name)
         assert method is not None, f"the planner chose {choice.method}, which no family has"
         solver = method.load()(**dict(choice.options))
+    mu = float(str(part.backward.get("mu", 1e-2))) if part.backward.method == SMOOTHED else None
     return Recipe(
         coefficients=_evaluate(found, f"{model.name or 'layer'} {names}", written, sizes),
         unknowns=tuple((u.name, tuple(d.evaluate(sizes) for d in u.shape)) for u in found.unknowns),
@@ -137,6 +143,7 @@ def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: L
         spec=Spec(solver, equalities, _failures(part, model)),
         method=choice.method,
         given=tuple((s.name, s.rank) for s in written.inputs),
+        mu=mu,
     )
 
 

@@ -25,11 +25,10 @@ def screened(values: Mapping[str, Tensor], inputs: Sequence[Ranked]) -> tuple[Ma
     batched = [(name, values[name]) for name, rank in inputs if values[name].ndim > rank]
     lost: Tensor | None = None
     for _, t in batched:
-        finite = t.detach().isfinite()
-        if not bool(finite.all()):
-            here = ~finite.reshape(len(t), -1).all(-1)
+        if not bool(t.detach().sum().isfinite()):  # one pass; a sum may overflow, so then look closely
+            here = ~t.detach().isfinite().reshape(len(t), -1).all(-1)
             lost = here if lost is None else lost | here
-    if lost is None or bool(lost.all()):
+    if lost is None or not bool(lost.any()) or bool(lost.all()):
         return values, None
     sound = int((~lost).int().argmax())
     made = dict(values)

@@ -26,6 +26,9 @@ from implicitdsl.solvers.verdict import CONVERGED, Solved, norm
 from .block import report, shaped
 from .samples import mark
 
+EXACT = 1e-14
+"""Optimality conditions that are met to this need no further step."""
+
 
 @dataclass(frozen=True)
 class SmoothRecipe:
@@ -186,6 +189,8 @@ class KktSolver(Solver):
         F = problem.F(state, a)
         error = norm(F)
         for _ in range(3):
+            if bool((error <= EXACT).all()):
+                break
             J = problem.J(state, a)
             better = state - factorise(J).solve(F)
             after = problem.F(better, a)

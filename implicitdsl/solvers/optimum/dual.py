@@ -75,7 +75,7 @@ class Dual(NamedTuple):
 
     def expanded(self, half: Tensor, t: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """(u, v) of all rows from v of the inequalities."""
-        x = half - times(self.Y, v)
+        x = half - times(self.Y, v) if v.shape[-1] else half
         if self.E is None or self.W is None:
             return self.root.upper(x), v
         along = times(self.W, x) - t
@@ -100,16 +100,16 @@ class Active(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """The factors at the solution, as the backward pass takes them. See `Reduced`."""
+    """The factors at the solution, as the backward pass takes them; `active` None: no inequalities. See `Reduced`."""
 
     dual: Dual
-    active: Active
+    active: Active | None
     singular: Tensor
 
     def solve(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """(u, v) with P u + Cᵀ v = f and C u = g on the active rows, v = 0 elsewhere."""
         half, t, r = self.dual.reduced(f, g)
-        return self.dual.expanded(half, t, self.active.solve(r))
+        return self.dual.expanded(half, t, r if self.active is None else self.active.solve(r))
 
     def missing(self, u: Tensor, v: Tensor, f: Tensor, g: Tensor) -> Tensor:
         """Zero: what is kept is regular."""

@@ -22,7 +22,7 @@ LOOK = 5
 """Iterations between two looks for a proof that there is no solution."""
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
     """z (B, n), y (B, p), multipliers x (B, m) and slacks s (B, m) of the inequalities."""
 
     z: Tensor
@@ -30,8 +30,8 @@ class _State(NamedTuple):
     x: Tensor
     s: Tensor
 
-    def select(self, index: Tensor) -> _State:
-        return _State(*(t[index] for t in self))
+    def select(self, index: Tensor) -> State:
+        return State(*(t[index] for t in self))
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class InteriorPoint:
     def solve(self, problem: Quadratic) -> Optimum:
         """The optimum of every sample; float64 or float32 data, default tol 1e-9 and 1e-5."""
         tol = self.tol if self.tol is not None else (1e-9 if problem.q.dtype == torch.float64 else 1e-5)
-        scaled, rows, cost = _equilibrated(_cured(problem))
+        scaled, rows, cost = equilibrated(cured(problem))
         z, y, status, iterations = _iterate(scaled, tol, self.max_iter)
         k = problem.equalities
         active = torch.ones_like(y, dtype=torch.bool)
@@ -60,14 +60,14 @@ class InteriorPoint:
         return finished(problem, z, y, active, status, iterations, tol)
 
 
-def _cured(problem: Quadratic) -> Quadratic:
+def cured(problem: Quadratic) -> Quadratic:
     """Without NaN and infinity, which would reach no other sample but would slow all of them."""
     P = None if problem.P is None else problem.P.nan_to_num(0.0, 0.0, 0.0)
     q, C, d = (t.nan_to_num(0.0, 0.0, 0.0) for t in (problem.q, problem.C, problem.d))
     return Quadratic(P, q, C, d, problem.equalities)
 
 
-def _equilibrated(problem: Quadratic) -> tuple[Quadratic, Tensor, Tensor]:
+def equilibrated(problem: Quadratic) -> tuple[Quadratic, Tensor, Tensor]:
     """Rows of C with unit norm and a cost of size one; the factors by which multipliers are scaled back."""
     norm = problem.C.norm(dim=-1)
     rows = torch.where(norm > 0, 1 / norm.clamp(min=torch.finfo(norm.dtype).tiny), 1.0)
@@ -89,11 +89,11 @@ def _iterate(problem: Quadratic, tol: float, max_iter: int) -> tuple[Tensor, Ten
     status = torch.full((total,), MAX_ITERATIONS, dtype=torch.int64, device=z_out.device)
     iterations = torch.full_like(status, max_iter)
     live = torch.arange(total, device=z_out.device)
-    state = _start(_Newton(problem, problem.q.new_ones(total, m - k)), problem, total)
+    state = start(Newton(problem, problem.q.new_ones(total, m - k)), problem, total)
     best = z_out.new_full((total,), torch.inf)
     still = torch.zeros_like(status)
     for it in range(max_iter + 1):
-        system = _Residuals.of(problem, state)
+        system = Residuals.of(problem, state)
         error = system.error(problem, state)
         found = torch.where(error <= tol, CONVERGED, RUNNING)
         better = error < 0.9 * best
@@ -115,12 +115,12 @@ def _iterate(problem: Quadratic, tol: float, max_iter: int) -> tuple[Tensor, Ten
                 break
             live, state, best, still = live[left], state.select(left), best[left], still[left]
             problem = whole.select(live)
-            system = _Residuals(*(t[left] for t in system))
+            system = Residuals(*(t[left] for t in system))
         state = _step(problem, state, system)
     return z_out, y_out, status, iterations
 
 
-class _Residuals(NamedTuple):
+class Residuals(NamedTuple):
     """Stationarity, equality, inequality, and the complementarity measure μ (B, 1)."""
 
     dual: Tensor
@@ -129,15 +129,15 @@ class _Residuals(NamedTuple):
     mu: Tensor
 
     @staticmethod
-    def of(problem: Quadratic, state: _State) -> _Residuals:
+    def of(problem: Quadratic, state: State) -> Residuals:
         k = problem.equalities
         gap = times(problem.C, state.z) - problem.d
         dual = problem.apply_P(state.z) + problem.q + times_transposed(problem.C, torch.cat([state.y, state.x], -1))
         m = state.s.shape[-1]
         mu = (state.s * state.x).sum(-1, keepdim=True) / max(m, 1)
-        return _Residuals(dual, gap[:, :k], gap[:, k:] + state.s, mu)
+        return Residuals(dual, gap[:, :k], gap[:, k:] + state.s, mu)
 
-    def error(self, problem: Quadratic, state: _State) -> Tensor:
+    def error(self, problem: Quadratic, state: State) -> Tensor:
         size = 1 + peak(state.z)
         dual = peak(self.dual) / (1 + peak(torch.cat([state.y, state.x], -1), problem.q.expand_as(state.z)))
         primal = peak(self.equal, self.below) / (size + peak(problem.d.expand(state.z.shape[0], -1)))
@@ -145,7 +145,7 @@ class _Residuals(NamedTuple):
         return torch.maximum(torch.maximum(dual, primal), self.mu.squeeze(-1) / objective)
 
 
-class _Newton:
+class Newton:
     """[[P + GᵀWG, Aᵀ], [A, 0]] factored by Cholesky, with ρAᵀA added to its corner, which changes no solution."""
 
     def __init__(self, problem: Quadratic, w: Tensor) -> None:
@@ -195,7 +195,7 @@ class _Newton:
         return dz.squeeze(-1), dy.squeeze(-1)
 
 
-def _start(newton: _Newton, problem: Quadratic, total: int) -> _State:
+def start(newton: Newton, problem: Quadratic, total: int) -> State:
     """The least-squares start of Vandenberghe's coneprog, slacks and multipliers moved inside."""
     k = problem.equalities
     b, h = problem.d[..., :k].expand(total, k), problem.d[..., k:]
@@ -203,7 +203,7 @@ def _start(newton: _Newton, problem: Quadratic, total: int) -> _State:
     q = problem.q.expand(total, problem.q.shape[-1])
     z, y = newton.solve(times_transposed(newton.G, h) - q, b)
     s = h - times(newton.G, z)
-    return _State(z, y, _inside(-s), _inside(s))
+    return State(z, y, _inside(-s), _inside(s))
 
 
 def _inside(v: Tensor) -> Tensor:
@@ -214,33 +214,33 @@ def _inside(v: Tensor) -> Tensor:
     return moved.clamp(min=1e-2)
 
 
-def _step(problem: Quadratic, state: _State, r: _Residuals) -> _State:
+def _step(problem: Quadratic, state: State, r: Residuals) -> State:
     z, y, x, s = state
     w = x / s
-    newton = _Newton(problem, w)
+    newton = Newton(problem, w)
     G = newton.G
 
-    def direction(centre: Tensor) -> _State:
+    def direction(centre: Tensor) -> State:
         """For x ds + s dx = −centre."""
         f = -r.dual - times_transposed(G, w * r.below - centre / s)
         dz, dy = newton.solve(f, -r.equal)
         ds = -r.below - times(G, dz)
-        return _State(dz, dy, -(centre + x * ds) / s, ds)
+        return State(dz, dy, -(centre + x * ds) / s, ds)
 
     if not s.shape[-1]:
         d = direction(s)
-        return _State(z + d.z, y + d.y, x, s)
+        return State(z + d.z, y + d.y, x, s)
     affine = direction(x * s)
-    step = _longest(state, affine, 1.0)
+    step = longest(state, affine, 1.0)
     ahead = ((s + step * affine.s) * (x + step * affine.x)).mean(-1, keepdim=True)
     sigma = (ahead / r.mu.clamp(min=torch.finfo(x.dtype).tiny)).clamp(0, 1) ** 3
     d = direction(x * s + affine.x * affine.s - sigma * r.mu)
-    step = _longest(state, d, FRACTION)
+    step = longest(state, d, FRACTION)
     tiny = torch.finfo(x.dtype).tiny ** 0.5
-    return _State(z + step * d.z, y + step * d.y, (x + step * d.x).clamp(min=tiny), (s + step * d.s).clamp(min=tiny))
+    return State(z + step * d.z, y + step * d.y, (x + step * d.x).clamp(min=tiny), (s + step * d.s).clamp(min=tiny))
 
 
-def _longest(state: _State, d: _State, fraction: float) -> Tensor:
+def longest(state: State, d: State, fraction: float) -> Tensor:
     """The step at which the first slack or multiplier vanishes, times `fraction`, at most 1."""
     worst = torch.maximum((-d.x / state.x).amax(-1, keepdim=True), (-d.s / state.s).amax(-1, keepdim=True))
     return (worst / fraction).clamp(min=1.0).reciprocal()

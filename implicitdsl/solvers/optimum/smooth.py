@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...ground.outcomes import Outcome
+from .newton import minimise
 from .quadratic import peak
 
 CONVERGED, RUNNING = int(Outcome.CONVERGED), int(Outcome.RUNNING)
@@ -93,6 +94,8 @@ class Smooth:
         tol = 1e-10 if self.tol is None else self.tol
         rows = torch.arange(z0.shape[0], device=z0.device)
         z, at = _defined(problem, z0, rows)
+        if not at.e.shape[-1] and not at.g.shape[-1]:
+            return _free(problem, z, at, tol, self.max_iter)
         s = torch.where(at.g < -1e-2, -at.g, torch.ones_like(at.g))
         mu = torch.full_like(z[:, :1], 0.1 if s.shape[-1] else 0.0)
         state = _State(z, torch.zeros_like(at.e), mu / s if s.shape[-1] else s, s, mu)
@@ -134,6 +137,18 @@ class Smooth:
             ready = barrier.unsqueeze(-1) <= 10 * mu
             mu = torch.where(ready, torch.minimum(0.2 * mu, mu**1.5).clamp(min=tol / 10), mu)
         return mu
+
+
+def _free(problem: SmoothProblem, z: Tensor, at: Values, tol: float, max_iter: int) -> Found:
+    """Without constraints there is less to do in an iteration."""
+    none = at.e
+
+    def derivatives(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        D = problem.derivatives(z, none[: len(z)], none[: len(z)], rows)
+        return D.f, D.H
+
+    found = minimise(lambda z, rows: problem.values(z, rows).f, derivatives, z, tol, max_iter)
+    return Found(found.z, at.e, at.g, found.status, found.iterations)
 
 
 def _defined(problem: SmoothProblem, z0: Tensor, rows: Tensor) -> tuple[Tensor, Values]:
