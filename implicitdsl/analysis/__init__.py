@@ -8,8 +8,7 @@ from .context import Bound, Context, context
 from .diagnose import diagnose
 from .equivalents import squared_norms, symmetric
 from .normal import normal_form
-from .program import program
-from .separable import Calculus
+from .passes import Calculus
 from .splitting import Splitting, splitting
 from .structure import explicit_equations, split
 
@@ -26,7 +25,6 @@ __all__ = [
     "diagnose",
     "explicit_equations",
     "normal_form",
-    "program",
     "split",
     "splitting",
     "squared_norms",

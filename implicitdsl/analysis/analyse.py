@@ -17,14 +17,11 @@ from .autonomous import autonomous
 from .bracket import bracket
 from .context import Context, context
 from .contraction import contraction
-from .dynamics import dynamics
 from .elementwise import elementwise
 from .lipschitz import lipschitz
 from .monotone import monotone
 from .normal import Expand, normal_form, unchanged
-from .optimum import optimum
-from .program import program
-from .separable import Calculus
+from .passes import Calculus
 from .smoothness import existence, range_of, smoothness
 from .structure import block_triangular, explicit, split
 
@@ -78,10 +75,15 @@ def analyse(
         if block.sentence == "root":
             found += [_root(part, block, about, expand) for part in split(block, expand)]
         elif block.sentence == "optimum":
+            from .optimum import optimum  # here and below: `check` loads what the sentences at hand need
+            from .program import program
+
             form = program(block, expand)
             facts, smooth = optimum(form, about, calculus)
             found.append(BlockFacts(block, block, None, facts, form, smooth))
         elif block.sentence == "ode":
+            from .dynamics import dynamics
+
             found.append(BlockFacts(block, block, None, dynamics(block, about, expand)))
         else:
             facts = (autonomous(block, expand),) if block.domains else ()

@@ -11,8 +11,6 @@ from implicitdsl.ir.nodes import Role, depends, walk
 from implicitdsl.ir.printer import show
 
 from .analyse import Analysis, BlockFacts
-from .convexity import diagnose_convexity
-from .diagnose_dynamics import diagnose_dynamics
 from .norms import number
 from .smoothness import rough_calls
 
@@ -40,8 +38,12 @@ def diagnose(analysis: Analysis) -> list[Diagnostic]:
             found += _memory(part, analysis)
             found += _roughness(part, analysis)
         if part.block.sentence == "ode":
+            from .diagnose_dynamics import diagnose_dynamics  # loaded where the sentence at hand needs it
+
             found += diagnose_dynamics(part.block, part.facts_by_name, model, analysis.context)
         if part.program is not None:
+            from .convexity import diagnose_convexity
+
             found += diagnose_convexity(part.block, part.program, part.facts_by_name, model, analysis.context)
     return found
 

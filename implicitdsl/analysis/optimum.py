@@ -12,7 +12,8 @@ from .context import Context
 from .convexity import convex, curvatures
 from .degree import degree
 from .epigraph import lifted
-from .separable import Calculus, separable
+from .passes import Calculus
+from .separable import separable
 
 NAMES = {0.0: "constant", 1.0: "linear", 2.0: "quadratic"}
 

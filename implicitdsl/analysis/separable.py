@@ -6,13 +6,11 @@ with strictly convex costs: a sort instead of a factorisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from implicitdsl.ground.facts import Fact
 from implicitdsl.ground.records import dataclass
 from implicitdsl.ir import build
-from implicitdsl.ir.function import Functions
 from implicitdsl.ir.nodes import Expr, depends, num, walk
 from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, Constraint, Program
 from implicitdsl.ir.printer import show
@@ -20,17 +18,10 @@ from implicitdsl.ir.remake import replace
 
 from .bounds import Bounds
 from .context import Context
+from .passes import Calculus
 
 ENTRYWISE = frozenset(("neg", "add", "mul", "div", "pow"))
 POSITIVE_CALLS = frozenset(("exp", "softplus", "sigmoid"))
-
-
-class Calculus(NamedTuple):
-    """The passes of `calculus` that are needed here."""
-
-    linearize: Callable[[Expr, Mapping[Expr, Expr], Functions], Expr]
-    vjp: Callable[[Expr, Expr, Sequence[Expr], Functions], tuple[Expr, ...]]
-    simplify: Callable[[Expr], Expr]
 
 
 @dataclass(frozen=True, slots=True)
