@@ -18,7 +18,7 @@ Gradient = Callable[[], Tensor]
 LADDER = tuple(a * 10.0**-k for k in range(1, 8) for a in (1.0, 0.3))
 """Tolerances that a peer is tried at, from loose to tight."""
 
-PATIENCE = 4.0
+PATIENCE = 2.5
 """Seconds after which one run of a peer is given up."""
 
 

@@ -33,8 +33,9 @@ def conditions(*packages: str) -> str:
             return f"{name} absent"
 
     today = datetime.now(UTC).date().isoformat()
+    timed = ", processor time" if threads() == 1 else ""
     which = ", ".join(shown(p) for p in ("torch", *packages))
-    return f"{today} · {platform.machine()}, {threads()} thread(s) · Python {platform.python_version()}, {which}"
+    return f"{today} · {platform.machine()}, {threads()} thread(s){timed} · Python {platform.python_version()}, {which}"
 
 
 def arguments(what: str, rows: Sequence[str] = ()) -> Namespace:

@@ -22,7 +22,7 @@ from ..solvers.verdict import CONVERGED, SINGULAR, Solved
 from .failure import Failures, report_unsolved
 from .linear_solve import linear_solve, reported
 from .operator_solve import Operator, operator_solve
-from .rules import merge, outer_levels, plain, primal, split
+from .rules import merge, outer_levels, plain, primal, split, traced
 
 AnyFactor = Factor | SchurFactor
 
@@ -89,7 +89,7 @@ def implicit_solve(
     """
     spec = Solve(problem, solver, backward or Implicit(), failures or Failures())
     if torch.compiler.is_compiling():
-        outputs = _RootReverse.apply(spec, z0, *a)
+        outputs = traced(_RootReverse, spec, z0, *a)
     elif plain():
         found: list[Solved] = []
         z = _RootPlain.apply(found, spec, z0, *a)

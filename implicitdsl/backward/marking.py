@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..solvers.verdict import CONVERGED, SINGULAR, Solved
+from .rules import traced
 
 
 def marked(z: Tensor, solved: Solved, inputs: Sequence[Tensor]) -> Tensor:
@@ -23,8 +24,9 @@ def marked(z: Tensor, solved: Solved, inputs: Sequence[Tensor]) -> Tensor:
     bad = (solved.status == SINGULAR) | ~z.detach().isfinite().all(-1)
     if solved.factor is not None:
         bad = bad | (solved.status != CONVERGED) & solved.factor.is_singular()
-    made = _MarkReverse if torch.compiler.is_compiling() else _Mark
-    return made.apply(z, bad, *inputs)
+    if torch.compiler.is_compiling():
+        return traced(_MarkReverse, z, bad, *inputs)
+    return _Mark.apply(z, bad, *inputs)
 
 
 class _MarkReverse(torch.autograd.Function):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,17 @@ def outer_levels() -> Iterator[None]:
 def primal(x: Tensor) -> Tensor:
     """x without the tangent of the level whose rule is running; tangents of enclosing levels stay."""
     return forward_ad.unpack_dual(x).primal
+
+
+def traced(function: type[torch.autograd.Function], *args: Any) -> Any:
+    """`function.apply(*args)` while `torch.compile` traces, or its forward where nothing is differentiated.
+
+    (Under `no_grad`, and where no argument requires gradients, Dynamo 2.13 calls a forward with variable arguments with
+    a context too many.)
+    """
+    if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args):
+        return function.apply(*args)
+    return function.forward(*args)
 
 
 def merge(

@@ -143,8 +143,8 @@ def _run_compiled(
     status, kept, best = judged(state, first, torch.full_like(first, torch.inf), k)
     size = len(kept)
     token = torch.empty(0, device=first.device)
-    carries = tuple(fresh(t, token, i) for i, t in enumerate((k, status, best, first, *kept, *state)))
-    _, status, _, _, *rest = while_loop(unfinished, body, carries)
+    carries = fresh_all([k, status, best, first, *kept, *state], token)
+    _, status, _, _, *rest = while_loop(unfinished, body, tuple(carries))
     kept = list(rest[:size])
     kept[1] = torch.where(status == RUNNING, MAX_ITERATIONS, status)
     return bundle(kept)
@@ -169,3 +169,14 @@ def fresh(x: Tensor, token: Tensor, place: int) -> Tensor:
 @fresh.register_fake
 def _fresh_like(x: Tensor, token: Tensor, place: int) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("implicitdsl::fresh_all", mutates_args=())
+def fresh_all(tensors: list[Tensor], token: Tensor) -> list[Tensor]:
+    """`fresh` for all carries of a loop: one call, of which each costs tens of microseconds."""
+    return [x.clone(memory_format=torch.contiguous_format) for x in tensors]
+
+
+@fresh_all.register_fake
+def _all_like(tensors: list[Tensor], token: Tensor) -> list[Tensor]:
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors]

@@ -107,3 +107,16 @@ def test_linear_solve_compiles() -> None:
     want = torch.autograd.grad((b @ torch.inverse(A).mT).pow(2).sum(), (A, b))
     for g, h in zip(got, want, strict=True):
         torch.testing.assert_close(g, h)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_where_nothing_is_differentiated(mode) -> None:
+    x, w = inputs(B, N), contraction(N, 0.9)
+    expected = implicit_solve(TANH, Picard(), torch.zeros_like(x), (x, w))[0]
+
+    def solve(x: Tensor, w: Tensor) -> Tensor:
+        return implicit_solve(TANH, Picard(), torch.zeros_like(x), (x, w))[0]
+
+    compiled = torch.compile(solve, fullgraph=True, backend=TRACED)
+    with mode():
+        torch.testing.assert_close(compiled(x, w), expected, rtol=1e-11, atol=1e-11)

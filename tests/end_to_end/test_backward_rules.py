@@ -54,6 +54,20 @@ def test_inexact_rules(backward: str, steps: int, damping: float) -> None:
     assert (found[0] - exact[0]).abs().max() > 1e-4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backward", ["implicit", "gmres", "bicgstab", "neumann(terms=60)", "phantom(steps=3)", "jfb", "unrolled(steps=9)"]
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_every_rule_compiles(backward: str) -> None:
+    found, layer, x = gradients(backward)
+    torch.compiler.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    ours = torch.autograd.grad(compiled(x).square().sum(), [x, *layer.parameters()])
+    for a, b in zip(ours, found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7)
+
+
 def test_unrolled_differentiates_every_step() -> None:
     found, layer, x = gradients("unrolled(steps=70)")
     for a, b in zip(found, reference(layer, x, 70, torch.zeros_like(x)), strict=True):

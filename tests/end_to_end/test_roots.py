@@ -185,3 +185,17 @@ def test_compiles_without_graph_breaks(case: Case) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
     for a, b in zip(found, torch.autograd.grad(weighted(expected), inputs), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+@every
+@pytest.mark.slow
+def test_inference_compiles_without_graph_breaks(case: Case) -> None:
+    layer, inputs = build(case)
+    expected = tensors(layer(*inputs))
+    torch.compiler.reset()
+    compiled = torch.compile(layer.requires_grad_(False), fullgraph=True, backend="eager")
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        ours = compiled(*inputs)
+    for a, b in zip(tensors(ours), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
