@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -122,7 +123,12 @@ def factorise(matrix: Tensor, diagonal: bool = False) -> Factor:
 
 def inverse(matrix: Tensor) -> Tensor:
     """A⁻¹ (*, n, n), differentiable in every mode of torch.func. Cost 2 n³ a matrix; inf or NaN where singular."""
+    return each(lambda one: torch.linalg.inv_ex(one)[0], matrix)
+
+
+def each(function: Callable[[Tensor], Tensor], matrix: Tensor) -> Tensor:
+    """function(A) of matrices (*, n, n), by an LU inside: matrix by matrix where a batch is not to be trusted."""
     if not _one_by_one(matrix) or not len(matrix):
-        return torch.linalg.inv_ex(matrix)[0]
-    flat = matrix.reshape(-1, *matrix.shape[-2:])
-    return torch.stack([torch.linalg.inv_ex(one)[0] for one in flat]).view(matrix.shape)
+        return function(matrix)
+    found = torch.stack([function(one) for one in matrix.reshape(-1, *matrix.shape[-2:])])
+    return found.view(*matrix.shape[:-2], *found.shape[1:])

@@ -241,3 +241,22 @@ def test_marked_gradients_under_transforms(batched: bool) -> None:
     _, tangent = torch.func.jvp(lambda a: layer(a, w), (a,), (torch.ones_like(a),))
     torch.testing.assert_close(tangent, right)
     assert torch.autograd.gradgradcheck(layer, (a.requires_grad_(), w.requires_grad_()))
+
+
+def test_one_singular_matrix_spoils_no_other_sample() -> None:
+    layer = imp.compile(
+        "layer L(n):\n  given A in R^(n, n), x in R^n\n  find z in R^n such that z = 0.1 tanh(z) + A^-1 x\n", n=3
+    )
+    A = torch.stack(
+        [
+            torch.eye(3, dtype=torch.float64),
+            torch.zeros(3, 3, dtype=torch.float64),
+            2 * torch.eye(3, dtype=torch.float64),
+        ]
+    )
+    x = torch.ones(3, 3, dtype=torch.float64)
+    with pytest.warns(imp.ConvergenceWarning, match="1 of 3"):
+        solution = layer.solve(A, x)
+    assert solution.report.converged.tolist() == [True, False, True]
+    alone = layer(A[[0, 2]], x[[0, 2]])
+    torch.testing.assert_close(solution.value[[0, 2]], alone, rtol=0, atol=1e-14)

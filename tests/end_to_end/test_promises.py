@@ -65,7 +65,9 @@ def test_a_spectral_ball_keeps_its_rate_and_its_bound_in_training(name: str, dty
         assert norms[-1] <= 0.9 * (1 + 1e-6)
         solution = layer.solve(x, start=torch.full((16, 8), 0.5, dtype=dtype))
         report, z = solution.report, solution.value.detach()
-        assert report.converged.all() and report.certified.all() and (report.rate <= 0.9 * (1 + 1e-6)).all()
+        assert report.converged.all()
+        assert report.certified.all()
+        assert (report.rate <= 0.9 * (1 + 1e-6)).all()
         exact = z.double()
         for _ in range(300):
             exact = torch.tanh(exact @ W.double().T + x.double() @ U.double().T)
@@ -90,7 +92,8 @@ def test_a_monotone_layer_stays_monotone_in_training(name: str) -> None:
         assert margin >= 0.1 * (1 - 1e-9)
         here = layer.solve(x)
         there = layer.solve(x, start=torch.full((16, 8), 7.0, dtype=F64))
-        assert here.report.converged.all() and there.report.converged.all()
+        assert here.report.converged.all()
+        assert there.report.converged.all()
         torch.testing.assert_close(here.value, there.value, rtol=0, atol=1e-9)  # the only one
         torch.testing.assert_close(here.value, torch.relu(here.value @ W.T + x @ layer.U.T), rtol=0, atol=1e-9)
 

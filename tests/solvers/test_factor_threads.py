@@ -43,8 +43,30 @@ for other in found[1:]:
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 """
 
+FUNCTIONS = """
+import torch
+torch.set_num_threads(2)
+import implicitdsl as imp
+text = ("layer F(n):\\n  given A in R^(n, n), b in R^n\\n  "
+        "return x = A^-1 b, d = log(det(A)), l = logdet(A)")
+layer = imp.compile(text, n=160)
+A = torch.randn(5, 160, 160, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) / 160
+A = (torch.eye(160, dtype=torch.float64) + A).requires_grad_()
+b = torch.ones(5, 160, dtype=torch.float64)
+x, d, l = layer(A, b)
+right = torch.stack([torch.linalg.slogdet(m.detach())[1] for m in A])
+torch.testing.assert_close((A @ x.unsqueeze(-1)).squeeze(-1), b)
+torch.testing.assert_close(d, right)
+torch.testing.assert_close(l, right)
+(gradient,) = torch.autograd.grad(l.sum() + d.sum(), A)
+torch.testing.assert_close(gradient, torch.stack([2 * torch.linalg.inv(m.detach()).mT for m in A]))
+"""
 
-@pytest.mark.parametrize("program", [pytest.param(PROGRAM, id="roots"), pytest.param(STIFF, id="stiff")])
+
+@pytest.mark.parametrize(
+    "program",
+    [pytest.param(PROGRAM, id="roots"), pytest.param(STIFF, id="stiff"), pytest.param(FUNCTIONS, id="functions")],
+)
 def test_matrices_of_a_batch_are_factored_right_on_two_threads(program: str) -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

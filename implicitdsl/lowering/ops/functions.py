@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from implicitdsl.solvers.factor import each, inverse
+
 
 def _core(rank: int) -> tuple[int, ...]:
     return tuple(range(-rank, 0))
@@ -122,14 +124,15 @@ def softmax(x: Tensor, rank: int) -> Tensor:
 
 def det(A: Tensor) -> Tensor:
     """Determinant, (…, n, n) → (…). O(n³)."""
-    return torch.linalg.det(A)
+    return each(torch.linalg.det, A)
 
 
 def logdet(A: Tensor) -> Tensor:
     """log det A for det A > 0, else NaN (-inf at 0), (…, n, n) → (…). O(n³)."""
-    return torch.logdet(A)
+    return each(torch.logdet, A)
 
 
 def inv(A: Tensor) -> Tensor:
-    """Inverse, (…, n, n). O(n³). Not a solve: torch's solves are wrong under vmap of forward derivatives."""
-    return torch.linalg.inv(A)
+    """Inverse, (…, n, n), inf or NaN where singular. O(n³). Not a solve: torch's solves are wrong under vmap of forward
+    derivatives."""
+    return inverse(A)
