@@ -20,7 +20,8 @@ def hoist(
     parts).
 
     Sums and elementwise products are regrouped first, so that of `W z + U x + b` the sum `U x + b` is one invariant.
-    Bare symbols, numbers and views of them stay; so does what depends on the index of a loop. Equal parts share one
+    Bare symbols, numbers and views of them stay, and what holds no symbol, whose dtype and device are those of the
+    unknowns beside it; so does what depends on the index of a loop. Equal parts share one
     symbol. The parts are in an order in which they can be computed; none refers to another.
     """
     varies = _Varies(on)
@@ -30,7 +31,7 @@ def hoist(
     found: dict[Expr, Expr] = {}
 
     def leaf(e: Expr) -> Expr | None:
-        if varies(e) or _trivial(e) or build.free_names(e, names) & bound:
+        if varies(e) or _trivial(e) or _constant(e) or build.free_names(e, names) & bound:
             return None
         if e not in found:
             found[e] = sym(f"{prefix}{len(found)}", Role.HOISTED, e.shape, e.span)
@@ -63,6 +64,10 @@ def _trivial(e: Expr) -> bool:
     while e.op in VIEWS:
         e = e.args[0]
     return e.op in LEAVES
+
+
+def _constant(e: Expr) -> bool:
+    return not any(x.op in ("sym", "apply") for x in walk(e))
 
 
 def _regroup(root: Expr, varies: _Varies) -> Expr:

@@ -60,6 +60,25 @@ def test_an_affine_equation_without_solution_is_reported() -> None:
     assert solution.value[2] == 0.5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "find",
+    [
+        "find z in R^2 such that 1.2 z + sum(z) concat(0.3 ones(1), [0.1]) = x",
+        "where E(z) = 1/2 z^T z + 0.2 sum(softmax(z)[0:1])\n find z in R^2 such that grad(E(z), z) = x",
+        "find z(t) in R^2 for t in [0, 1] such that dz/dt = z * sin(concat(0.3 ones(1), [0.1])), z(0) = x",
+    ],
+    ids=["affine", "root", "evolution"],
+)
+def test_constants_take_the_dtype_of_the_inputs(find: str, dtype: torch.dtype) -> None:
+    layer = imp.compile(f"layer L():\n given x in R^2\n {find}")
+    x = torch.tensor([[0.1, 0.2], [0.3, -0.4]], dtype=dtype, requires_grad=True)
+    z = layer(x)
+    z.sum().backward()
+    assert z.dtype == dtype
+    torch.testing.assert_close(z[0], layer(x[0]), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "text, expected",
     [
