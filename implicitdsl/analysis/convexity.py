@@ -15,6 +15,7 @@ from implicitdsl.ir.printer import show
 from .bounds import Bounds
 from .context import Context
 from .curvature import Curvatures
+from .epigraph import lifted
 
 NLP = "`using nlp()` takes non-convex problems, to a local minimum"
 
@@ -71,7 +72,7 @@ def diagnose_convexity(
     for c in form.constraints:
         if not _fits(rules, c):
             found.append(_constraint(rules, c, model))
-    return found or _linear(block, form, facts, model)
+    return found or _linear(block, lifted(form, rules), facts, model)
 
 
 def _objective(rules: Curvatures, block: Block, form: Program, model: Model) -> Diagnostic:

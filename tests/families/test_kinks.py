@@ -104,3 +104,11 @@ def test_the_multiplier_of_a_ball_is_that_of_its_norm() -> None:
     torch.testing.assert_close(cap, torch.tensor([6.0, 0.0], dtype=torch.float64), atol=1e-9, rtol=0)
     torch.testing.assert_close(still, torch.zeros_like(still), atol=1e-9, rtol=0)
     assert torch.autograd.gradcheck(lambda y, r: layer(y, r)[:2], (y, r), atol=1e-7)
+
+
+def test_a_linear_program_with_data_in_its_constraints_learns() -> None:
+    """‖A x − b‖₁ becomes a linear program whose cost has no data; IMP605 is for cᵀx alone."""
+    fit = "layer F(n, m):\n  given A in R^(m, n), b in R^m\n  argmin_{x in nonneg^n} ||A x - b||_1"
+    assert not [d for d in imp.check(fit) if d.code == "IMP605"]
+    cost = "layer F(n):\n  given c in R^n\n  argmin_{x in simplex(n)} c^T x"
+    assert [d.code for d in imp.check(cost)] == ["IMP605"]
