@@ -39,11 +39,16 @@ def medians(runs: Mapping[str, Run], *, rounds: int = 9, warm: int = 1, budget: 
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def once(run: Run) -> float:
-    """Seconds of one run, averaged over several where it is short."""
+def timed(run: Run) -> float:
+    """Seconds of one run."""
     begin = clock()
     run()
-    seconds = clock() - begin
+    return clock() - begin
+
+
+def once(run: Run) -> float:
+    """Seconds of one run, averaged over several where it is short."""
+    seconds = timed(run)
     if seconds >= SHORT:
         return seconds
     repeats = max(1, round(BLOCK / seconds))

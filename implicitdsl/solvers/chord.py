@@ -45,7 +45,7 @@ class Chord(Iteration):
     max_iter: int = 500
 
     def rule(self, n: int, dtype: torch.dtype) -> Rule:
-        return Rule(tolerance(self.tol, dtype), 1, 32, self.max_iter)
+        return Rule(tolerance(self.tol, dtype), 1, 32, self.max_iter, quadratic=False)
 
     def init(self, problem: RootProblem, z0: Tensor, a: Inputs) -> ChordState:
         z = problem.clip(z0)

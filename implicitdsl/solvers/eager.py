@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .problem import Inputs, RootProblem
-from .verdict import MAX_ITERATIONS, RUNNING, Rule, Solved, View, bundle, leaving, norm, solved_status, verdict
+from .verdict import MAX_ITERATIONS, RUNNING, Rule, Solved, View, bundle, leaving, norm, solved_status, verdict, vouched
 
 if TYPE_CHECKING:
     from .loop import Iteration
@@ -64,6 +64,8 @@ def run_eagerly(
             bound = rule.tol * size
             # where iterates run off to infinity ‖z‖ makes any residual relatively small, so it must have fallen as well
             done = view.error <= (bound if k == 0 else torch.minimum(bound, 0.9 * first))
+            if view.correction is not None:
+                done = done & vouched(view, scale, rule)
             status: Tensor | None = None
             if look:
                 # progress is judged over whole windows only

@@ -68,12 +68,16 @@ class View(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Fixed numbers of a run: relative tolerance, steps between two tests, steps between two looks at progress."""
+    """Fixed numbers of a run: relative tolerance, steps between two tests, steps between two looks at progress.
+
+    quadratic: the step that is taken on convergence squares the error.
+    """
 
     tol: float
     every: int
     window: int
     max_iter: int
+    quadratic: bool = True
 
 
 def tolerance(tol: float | None, dtype: torch.dtype) -> float:
@@ -87,6 +91,18 @@ def tolerance(tol: float | None, dtype: torch.dtype) -> float:
 def norm(x: Tensor) -> Tensor:
     """‖x‖₂ of each row, (B,)."""
     return torch.linalg.vector_norm(x, dim=-1)
+
+
+def vouched(view: View, scale: Tensor, rule: Rule) -> Tensor:
+    """Whether a small ‖F‖ says that z is near a root, (B,); `scale` is ‖F(0)‖.
+
+    ‖F‖ ≤ tol·‖z‖ does not where F has other units than z (z³ + 1e-16 z + 1e-24 = 0). A method that knows its
+    correction has it confirm: at most √tol·‖z‖, of which a Newton step leaves tol, else tol·‖z‖.
+    """
+    if view.correction is None:
+        return torch.ones_like(view.error, dtype=torch.bool)
+    least = rule.tol**0.5 if rule.quadratic else rule.tol
+    return (view.correction <= least * norm(view.z)) | (view.error <= rule.tol * scale)
 
 
 def verdict(view: View, done: Tensor, bound: Tensor, first: Tensor, best: Tensor, mark: Tensor, rule: Rule) -> Tensor:
