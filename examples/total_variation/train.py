@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     train("total variation", plain, data, 12 if fast else 60, {"": 0.3})
     with torch.no_grad():
         tuned.lam = plain.lam.detach()
-    train("tuned", tuned, data, 12 if fast else 240, {"": 1e-2, "D": 3e-3})
+    train("tuned", tuned, data, 12 if fast else 600, {"": 1e-2, "D": 1e-3})
     figures = {name: error(net, test) for name, net in nets.items()}
     print(f"\nmean squared error on {len(test[0])} test signals (the noisy ones: {error(nn.Identity(), test):.1f})")
     for name, value in figures.items():
