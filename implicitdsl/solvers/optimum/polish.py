@@ -68,22 +68,29 @@ def finished(
     return Optimum(z, y, active, status, iterations, error, weakly_active(problem, z, y))
 
 
-def _regular(problem: Quadratic, rows: int) -> tuple[Tensor, Tensor, Kept] | None:
-    """z, y and the factor where the KKT matrix is safely regular, so that nothing need be refined."""
+def _regular(problem: Quadratic, rows: int) -> tuple[Optimum, Kept] | None:
+    """The optimum and the factor where the KKT matrix is safely regular, so that nothing need be refined."""
     dual = None if problem.P is None else dual_of(problem)
     if dual is None:
         return None
     kept = Kept(dual, None, torch.zeros(rows, dtype=torch.bool, device=problem.q.device))
     q, d = (t.expand(rows, t.shape[-1]) for t in (problem.q, problem.d))
     z, y = kept.solve(-q, d)
-    return (z, y, kept) if bool((residual(problem, z, y) <= EXACT * ROOM).all()) else None
+    error = residual(problem, z, y)
+    if not bool((error <= EXACT * ROOM).all()):
+        return None
+    status = torch.zeros(rows, dtype=torch.int64, device=z.device)
+    active = torch.ones_like(y, dtype=torch.bool)
+    return Optimum(z, y, active, status + CONVERGED, status + 1, error, status), kept
 
 
 def direct(problem: Quadratic) -> tuple[Optimum, Reduced | Kept]:
     """A problem without inequalities: one solve. Cost n³/3 + n²m + m³/3 a matrix, shared matrices once."""
     rows = problem.rows
     found = _regular(problem, rows)
-    z, y, factor = on_active(problem, None, rows) if found is None else found
+    if found is not None:
+        return found
+    z, y, factor = on_active(problem, None, rows)
     error = residual(problem, z, y)
     tol = 1e-9 if z.dtype == torch.float64 else 1e-4
     good = error <= tol
