@@ -20,6 +20,9 @@ ROOM = 16.0
 GATHERING = 16384
 """Numbers in z through which a step costs about what it costs to gather the unfinished rows of a small batch."""
 
+FEW = 64
+"""So many numbers are taken to the host one by one."""
+
 RHYTHM = 16
 """A method that is tested every few steps is tested after another 1/RHYTHM of its steps where that is more."""
 
@@ -50,20 +53,25 @@ def run_eagerly(
     mark = first
     since = [first]  # errors since the last look at progress
     k, before, due = 0, 0, rule.window
+    size = scale
     ceiling, measured = ROOM * rule.tol * float(reach.amax()), 8
     while True:
         error = view.error if gone is None else view.error.masked_fill(gone, torch.inf)
         if k:
             since.append(error)
-        least = float(error.amin())  # NaN if any is
+        least = _smallest(error)
         last = k >= rule.max_iter
         look = last or k >= due or math.isnan(least) or view.outcome is not None
         if look or not least > ceiling or k >= 2 * measured:
             measured = max(measured, k)
             size = torch.maximum(norm(view.z), scale)
+            ceiling = 2 * rule.tol * float(size.amax())
+        if look or not least > ceiling:
             bound = rule.tol * size
             # where iterates run off to infinity ‖z‖ makes any residual relatively small, so it must have fallen as well
             done = view.error <= (bound if k == 0 else torch.minimum(bound, 0.9 * first))
+            if not math.isfinite(ceiling):
+                done = done & view.error.isfinite()
             if view.correction is not None:
                 done = done & vouched(view, scale, rule)
             status: Tensor | None = None
@@ -100,14 +108,20 @@ def run_eagerly(
                     first, scale, mark = first[stay], scale[stay], mark[stay]
                     since = [_least(since)[stay]]
                     gone, left = None, 0
-            else:
-                ceiling = 2 * rule.tol * float(size.nan_to_num(0.0, 0.0).amax())
         count = min(rule.every if rule.every == 1 else max(rule.every, k // RHYTHM), rule.max_iter - k)
         state = method.advance(problem, a, state, count)
         view = method.view(state)
         k, before = k + count, k
     assert ledger.out is not None
     return bundle(ledger.out)
+
+
+def _smallest(error: Tensor) -> float:
+    """NaN if any is. One sync; a few numbers are looked through faster here than by an operator."""
+    if error.shape[0] > FEW:
+        return float(error.amin())
+    values = error.tolist()
+    return math.nan if math.isnan(sum(values)) else min(values)
 
 
 def _least(errors: list[Tensor]) -> Tensor:

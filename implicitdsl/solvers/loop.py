@@ -115,6 +115,7 @@ def _run_compiled(
         bound = rule.tol * torch.maximum(norm(view.z), scale)
         best = torch.fmin(best, view.error)
         done = view.error <= torch.where(k == 0, bound, torch.minimum(bound, 0.9 * first))
+        done = done & view.error.isfinite()
         if view.correction is not None:
             done = done & vouched(view, scale, rule)
         status = verdict(view, done, bound, first, best, mark, rule)

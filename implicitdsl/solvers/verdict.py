@@ -89,8 +89,11 @@ def tolerance(tol: float | None, dtype: torch.dtype) -> float:
 
 
 def norm(x: Tensor) -> Tensor:
-    """‖x‖₂ of each row, (B,)."""
-    return torch.linalg.vector_norm(x, dim=-1)
+    """‖x‖₂ of each row, (B,). Squares are summed in float64: in float32 those of 1e-23 vanish, and those of 1e20 are
+    infinite, either of which would pass for a root."""
+    if x.dtype is torch.float64:
+        return torch.linalg.vector_norm(x, dim=-1)
+    return torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64).to(x.dtype)
 
 
 def vouched(view: View, scale: Tensor, rule: Rule) -> Tensor:

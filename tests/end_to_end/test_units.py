@@ -49,3 +49,43 @@ def test_roots_at_zero_and_multiple_ones_are_still_found() -> None:
     layer = imp.compile("layer P():\n  given a in R\n  find z in R such that z^3 + z = a\n  using newton, start 1\n")
     value = layer(torch.tensor([0.0, 1e-300, 2.0], dtype=torch.float64))
     torch.testing.assert_close(value, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), rtol=1e-12, atol=1e-30)
+
+
+HOMOGENEOUS = """layer Relu(n):
+  given x in R^n
+  param W in SpectralBall(n, 0.9)
+  find z in R^n such that z = relu(W z + x)
+  using {}
+"""
+
+
+@pytest.mark.filterwarnings("ignore::implicitdsl.SpecWarning")
+@pytest.mark.parametrize("forward", ["picard", "anderson", "newton", "newton_krylov"])
+def test_numbers_whose_squares_are_out_of_range(forward: str) -> None:
+    torch.manual_seed(0)
+    layer = imp.compile(HOMOGENEOUS.format(forward), n=20)
+    scale = torch.tensor([[1e-30], [1e-22], [1.0], [1e17], [1e22], [1e34]])
+    x = (torch.randn(1, 20) * scale).requires_grad_()
+    solution = layer.solve(x)
+    assert solution.report.converged.all()
+    scaled = solution.value.double() / scale.double()
+    torch.testing.assert_close(scaled, scaled[2].expand_as(scaled), rtol=0, atol=2e-5)
+    (gradient,) = torch.autograd.grad(solution.value.sum(), x)
+    torch.testing.assert_close(gradient, gradient[2].expand_as(gradient), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::implicitdsl.SpecWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_same_compiled() -> None:
+    torch.manual_seed(0)
+    layer = imp.compile(HOMOGENEOUS.format("picard"), n=20)
+    x = torch.randn(1, 20) * torch.tensor([[1e-30], [1.0], [1e22]])
+    torch.compiler.reset()
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True)(x), layer(x), rtol=1e-5, atol=0)
+
+
+def test_what_is_out_of_range_itself_is_no_root() -> None:
+    layer = imp.compile("layer F():\n  given a in R\n  find z in R such that z = 0.5 sin(z) + a^3\n  using picard\n")
+    with pytest.warns(imp.ConvergenceWarning, match="1 of 2"):
+        solution = layer.solve(torch.tensor([1.0, 1e20]))
+    assert solution.report.converged.tolist() == [True, False]
