@@ -146,7 +146,7 @@ def module_row(
 ) -> Workload:
     """A row whose cell is a module f(z, x)."""
     shape = ", ".join(dims)
-    sizes = dict(zip(dims, x.shape[1:], strict=True))
+    sizes: dict[str, Any] = dict(zip(dims, x.shape[1:], strict=True))
 
     def made(using: str) -> Any:
         return imp.compile(CELL % (shape, *(shape,) * 5, using), f=cell, **sizes)
