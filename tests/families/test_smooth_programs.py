@@ -182,3 +182,14 @@ def test_no_solution_is_said() -> None:
         z[[0, 2]].sum().backward()
     assert c.grad is not None
     assert c.grad[[0, 2]].isfinite().all()
+
+
+def test_a_start_where_an_equality_has_no_gradient() -> None:
+    """‖z‖² = 1 from z = 0, where its linearisation says nothing: the nearest point of the sphere all the same."""
+    text = "layer S(n):\n  given y in R^n\n  argmin_{z in R^n} ||z - y||^2 subject to ||z||^2 = 1\n  using nlp()"
+    layer = imp.compile(text, n=3)
+    y = normal(4, 3).requires_grad_()
+    sol = layer.solve(y)
+    assert sol.report.converged.all()
+    torch.testing.assert_close(sol.value, y / y.norm(dim=-1, keepdim=True), rtol=1e-9, atol=1e-9)
+    assert torch.autograd.gradcheck(layer, y, atol=1e-7)

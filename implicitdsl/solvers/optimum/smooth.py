@@ -15,6 +15,9 @@ from .quadratic import peak
 
 CONVERGED, RUNNING = int(Outcome.CONVERGED), int(Outcome.RUNNING)
 
+FLAT = 1e-10
+"""A gradient, or a residual, that counts as zero where a start is looked for."""
+
 STARTS = (1.0, 0.1, 10.0, -1.0)
 """Points that are tried where the objective is not defined at the first one, all entries equal."""
 
@@ -156,7 +159,9 @@ def _defined(problem: SmoothProblem, z0: Tensor, rows: Tensor) -> tuple[Tensor, 
 
     def usable(z: Tensor, at: Values) -> Tensor:
         D = problem.derivatives(z, torch.zeros_like(at.e), torch.ones_like(at.g), rows)
-        return at.finite & D.f.isfinite().all(-1) & D.H.isfinite().flatten(-2).all(-1)
+        good = at.finite & D.f.isfinite().all(-1) & D.H.isfinite().flatten(-2).all(-1)
+        # an equality that is broken and has no gradient is no constraint to a linearisation: ‖z‖² = 1 at zero
+        return good & ((D.e.abs().amax(-1) > FLAT) | (at.e.abs() <= FLAT)).all(-1) if D.e.shape[-2] else good
 
     z, at = z0, problem.values(z0, rows)
     good = usable(z, at)
