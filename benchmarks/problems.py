@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+STILL = 1e-14
+"""Iterates of a reference stand still when a step moves them by less than this part of their norm."""
+
 
 def weights(n: int, norm: float, *, symmetric: bool = False) -> Tensor:
     """A Gaussian matrix with ‖W‖₂ = norm."""
@@ -48,8 +51,8 @@ def exact(step: Callable[[Tensor], Tensor], z: Tensor, trained: Tensor) -> tuple
     return gradient, float(torch.linalg.cond(J[-4:]).max())
 
 
-def unrolled(cell: nn.Module, z: Tensor, x: Tensor, name: str, steps: int = 100) -> tuple[Tensor, float]:
-    """The same for a module cell(z, x) by `steps` iterations forward and for the adjoint.
+def unrolled(cell: nn.Module, z: Tensor, x: Tensor, name: str, steps: int = 1000) -> tuple[Tensor, float]:
+    """The same for a module cell(z, x) by at most `steps` iterations forward and for the adjoint.
 
     The condition number is bounded by (1 + ‖J‖₂) / (1 - ‖J‖₂), ‖J‖₂ by the power method on the first sample; infinite
     where ‖J‖₂ ≥ 1.
@@ -57,12 +60,16 @@ def unrolled(cell: nn.Module, z: Tensor, x: Tensor, name: str, steps: int = 100)
     cell, z, x = copy.deepcopy(cell).double(), z.double(), x.double()
     with torch.no_grad():
         for _ in range(steps):
-            z = cell(z, x)
+            z, before = cell(z, x), z
+            if (z - before).norm() <= STILL * z.norm():
+                break
     z.requires_grad_()
     y = cell(z, x)
     g = u = torch.ones_like(y)
     for _ in range(steps):
-        u = g + torch.autograd.grad(y, z, u, retain_graph=True)[0]
+        u, before = g + torch.autograd.grad(y, z, u, retain_graph=True)[0], u
+        if (u - before).norm() <= STILL * u.norm():
+            break
     (gradient,) = torch.autograd.grad(y, cell.get_parameter(name), u)
     point, given = z[:1].detach(), x[:1]
     point.requires_grad_()
