@@ -193,3 +193,29 @@ def test_a_start_where_an_equality_has_no_gradient() -> None:
     assert sol.report.converged.all()
     torch.testing.assert_close(sol.value, y / y.norm(dim=-1, keepdim=True), rtol=1e-9, atol=1e-9)
     assert torch.autograd.gradcheck(layer, y, atol=1e-7)
+
+
+@pytest.mark.parametrize("seed", [152, 179, 241, 348, 378])
+def test_an_active_set_that_the_barrier_leaves_open_is_decided(seed: int) -> None:
+    """Near its kink ‖W z‖₁ ends with s = λ = √μ; the gradient of a wrong guess was 100 times too large."""
+    torch.manual_seed(seed)
+    layer = imp.compile(
+        "layer L(n):\n  given x in R^n, y in R\n  param W in R^(n, n), b in R^n\n"
+        "  where c = sum((diag(b) (0.5 y x))) (sum(b) (W x))\n"
+        "  argmin_{z in R^n} ||z - c||^2 + 0.3 ||W z||_1 subject to ||z|| <= 1 + y^2\n",
+        n=2,
+    ).double()
+    layer.W, layer.b = torch.randn(2, 2) * 0.4, torch.randn(2)
+    x = 0.5 * torch.randn(2, 2, 2, dtype=torch.float64)
+    y = 0.3 * torch.rand(() if seed % 2 else (2, 2), dtype=torch.float64)
+    solution = layer.solve(x, y)
+    assert float(solution.report.residual.max()) < 1e-13
+    weight, direction = torch.randn_like(solution.value), torch.randn(2, 2, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((layer(x, y) * weight).sum(), layer.W)
+    ends: list[Tensor] = []
+    with torch.no_grad():
+        middle = layer.W.clone()
+        for step in (1e-5, -1e-5):
+            layer.W = middle + step * direction
+            ends.append((layer(x, y) * weight).sum())
+    torch.testing.assert_close((gradient * direction).sum(), (ends[0] - ends[1]) / 2e-5, rtol=1e-5, atol=1e-6)

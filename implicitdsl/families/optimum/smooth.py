@@ -26,8 +26,9 @@ from implicitdsl.solvers.verdict import CONVERGED, Solved, norm
 from .block import report, shaped
 from .samples import mark
 
-EXACT = 1e-14
-"""Optimality conditions that are met to this need no further step."""
+EXACT, ROUNDING, STEPS, NEAR = 1e-14, 1e-11, 12, 0.1
+"""Optimality conditions that are met to the first need no further step, to the second none that does not help; so many
+steps are taken at most, no farther than the last, relative to z."""
 
 
 @dataclass(frozen=True)
@@ -186,19 +187,20 @@ class KktSolver(Solver):
 
         found = recipe.solver.solve(SmoothProblem(values, derivatives), z0[:, :n])
         state = torch.cat([found.z, found.nu, found.lam], -1)
-        F = problem.F(state, a)
+        trial, F, first = state, problem.F(state, a), state
         error = norm(F)
-        for _ in range(3):
-            if bool((error <= EXACT).all()):
+        open_ = (found.status == CONVERGED) & (error > EXACT)
+        for _ in range(STEPS):
+            if not bool(open_.any()):
                 break
-            J = problem.J(state, a)
-            better = state - factorise(J).solve(F)
-            after = problem.F(better, a)
-            helps = (norm(after) < error) & (found.status == CONVERGED)
-            if not bool(helps.any()):
-                break
-            state, F = torch.where(helps.unsqueeze(-1), better, state), torch.where(helps.unsqueeze(-1), after, F)
-            error = norm(F)
+            # also where the residual grows at first: the active set of s = λ = √μ is open until a step decides it
+            trial = torch.where(open_.unsqueeze(-1), trial - factorise(problem.J(trial, a)).solve(F), trial)
+            F = problem.F(trial, a)
+            after = norm(F)
+            near = (trial - first)[:, :n].abs().amax(-1) <= NEAR * (1 + found.z.abs().amax(-1))
+            helps = open_ & near & (after < error)  # far away there may be another stationary point, of another kind
+            state, error = torch.where(helps.unsqueeze(-1), trial, state), torch.where(helps, after, error)
+            open_ = open_ & (after > EXACT) & near & (helps | (error > ROUNDING))
         return Solved(state, found.status, found.iterations, error, found.iterations)
 
 
