@@ -130,7 +130,11 @@ def _back(
     carried: tuple[Tensor, ...],
 ) -> tuple[Tensor, ...]:
     """`carried` (cotangents of the state, t0, the span, ts, and the inputs) before the steps of one method."""
-    at, K, dtype = places.at, g.shape[1], g.dtype
+    K, dtype = g.shape[1], g.dtype
+    token = torch.empty(0, device=g.device)
+    # the C++ wrapper frees views that a loop reads at every turn: copies (torch 2.13)
+    read = (places.t0.unsqueeze(1), places.span.unsqueeze(1), places.at, g)
+    t0, span, at, g = (fresh(x, token, -1 - i) for i, x in enumerate(read))
     pull = _pull_explicit if isinstance(method, Explicit) else _pull_step
 
     def going(k: Tensor, *_: Tensor) -> Tensor:
@@ -138,7 +142,7 @@ def _back(
 
     def body(k: Tensor, lam: Tensor, begin_bar: Tensor, span_bar: Tensor, times_bar: Tensor, *sums: Tensor) -> Any:
         mine = tuple(x.view_as(x) for x in a)
-        begin, length = places.t0.view_as(places.t0).unsqueeze(1), places.span.view_as(places.span).unsqueeze(1)
+        begin, length = t0.view_as(t0), span.view_as(span)
         place, cotangent = at.view_as(at), g.view_as(g)
         k = k - 1
         s, e = track.starts.index_select(0, k)[0], track.ends.index_select(0, k)[0]
@@ -166,7 +170,6 @@ def _back(
                 times_bar = times_bar + found.times.double()
         return tuple(x.clone() for x in (k, lam, begin_bar, span_bar, times_bar, *sums))
 
-    token = torch.empty(0, device=g.device)
     carries = (track.used, *carried)
     return while_loop(going, body, tuple(fresh(x, token, i) for i, x in enumerate(carries)))[1:]
 

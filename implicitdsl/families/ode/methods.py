@@ -22,7 +22,7 @@ ADAPTIVE = (
     positive("dt0", None, "first step; default from the right-hand side"),
     positive("min_step", None, "a smaller step fails"),
     count("max_steps", 10000, "steps after which a sample is given up"),
-    Option("controller", "name", "pid", "step controller: pid, pi or i"),
+    Option("controller", "name", "i", "step controller: i, pi or pid"),
     *FIXED,
 )
 FIXED_NAMES = {

@@ -30,7 +30,7 @@ class Control:
     dt0: float | None = None
     min_step: float | None = None
     max_steps: int = 10000
-    controller: str = "pid"
+    controller: str = "i"
     dt: float | None = None
     steps: int | None = None
 

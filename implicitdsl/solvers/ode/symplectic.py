@@ -43,12 +43,17 @@ class Symplectic(Method):
         return self.smooth(problem, a, t, H, y, first)
 
     def smooth(self, problem: OdeProblem, a: Inputs, t: Tensor, H: Tensor, y: Tensor, first: Tensor) -> Step:
-        q = torch.zeros(y.shape[1], dtype=y.dtype, device=y.device)
-        q[list(self.positions)] = 1.0
-        p, rate = 1.0 - q, first
+        q, p = self._sides(y)
+        rate = first
         for part in self.parts:
             y = y + 0.5 * part * H * p * rate
             y = y + part * H * q * problem.rate(t, y, *a)
             rate = problem.rate(t, y, *a)
             y = y + 0.5 * part * H * p * rate
         return Step(y, rate)  # its part of p, all that the next step reads, is that of the new state
+
+    def _sides(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """1 where the state is a position and 0 elsewhere, and the opposite."""
+        at = set(self.positions)
+        q = torch.tensor([float(k in at) for k in range(y.shape[1])], dtype=y.dtype, device=y.device)
+        return q, 1.0 - q

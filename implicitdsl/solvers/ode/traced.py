@@ -65,7 +65,7 @@ def integrate_traced(
     """
     B, K = places.at.shape
     status, s = verdicts(problem, a, y0, places)
-    out = y0.unsqueeze(1).expand(B, K if K > 1 else 0, y0.shape[1])
+    out = y0.unsqueeze(1).expand(B, K, y0.shape[1])
     zero = torch.zeros_like(status)
     y, steps, nfe, rung, most = y0, zero, zero, zero, torch.zeros_like(s)
     tracks: list[Track] = []
@@ -111,7 +111,10 @@ def _leg(
     rtol, atol = control.tolerances(y0.dtype)
     adapts = method.control > 0 and control.dt is None and control.steps is None
     dtype, device = y0.dtype, y0.device
-    t0, span = places.t0.unsqueeze(1), places.span.unsqueeze(1)
+    token = torch.empty(0, device=device)
+    # the C++ wrapper frees views that a loop reads at every turn: copies (torch 2.13)
+    held = (places.t0.unsqueeze(1), places.span.unsqueeze(1), places.at)
+    t0, span, at = (fresh(x, token, -1 - i) for i, x in enumerate(held))
     t = (t0 + s * span)[:, 0].to(dtype)
     first = method.first(problem, t, y0, a)
     if control.dt is not None:
@@ -151,11 +154,11 @@ def _leg(
         out: Tensor,
     ) -> tuple[Tensor, ...]:
         mine = tuple(x.view_as(x) for x in a)
-        begin, length, at = t0.view_as(t0), span.view_as(span), places.at.view_as(places.at)
+        begin, length, place = t0.view_as(t0), span.view_as(span), at.view_as(at)
         running = (s < 1) & (h > 0)
         ahead = s + h
         if lands:
-            target = torch.where(at > s, at, 1.0).amin(1, keepdim=True)
+            target = torch.where(place > s, place, 1.0).amin(1, keepdim=True)
             ahead = torch.where(ahead >= target * LANDED, target, ahead)
         else:
             ahead = torch.where(ahead >= LANDED, 1.0, ahead)
@@ -184,11 +187,11 @@ def _leg(
             tape.ends.index_copy_(0, k, reached.unsqueeze(0))
             tape.states.index_copy_(0, k, y.unsqueeze(0))
         if inner:
-            mask = (at > s) & (at <= ahead) & (at < 1) & moved
+            mask = (place > s) & (place <= ahead) & (place < 1) & moved
             value = step.y.unsqueeze(1)
             if method.interpolant is not None:
                 assert step.K is not None
-                theta = torch.where(mask, (at - s) / torch.where(part > 0, part, 1.0), 0.0).to(dtype)
+                theta = torch.where(mask, (place - s) / torch.where(part > 0, part, 1.0), 0.0).to(dtype)
                 weights = interpolate(method.interpolant, theta.reshape(-1), y).unflatten(1, theta.shape)
                 value = y.unsqueeze(1) + torch.einsum("sbk,sbn->bkn", weights, step.K)
             out = torch.where(mask.unsqueeze(-1), value, out)
@@ -228,7 +231,6 @@ def _leg(
         kept = (limited, out, status)
         return tuple(x.clone() if any(x is c for c in kept) else x.contiguous() for x in result)
 
-    token = torch.empty(0, device=device)
     carries = (tape.used, s, h, y0, first, zero, zero, most, status, torch.zeros_like(status), zero, out)
     found = while_loop(going, body, tuple(fresh(x, token, i) for i, x in enumerate(carries)))
     k, s, _, y, _, _, _, most, status, steps, _, out = found
