@@ -49,6 +49,7 @@ bench:
 	$(BENCH)/bin/python -m pip install --quiet --no-deps --no-build-isolation qpth==0.0.18
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m benchmarks.compiler
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m benchmarks.equilibrium --save out/bench.md
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m benchmarks.ode --save out/bench_ode.md
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m benchmarks.argmin --save out/bench_argmin.md
 
 clean:

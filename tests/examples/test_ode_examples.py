@@ -1,0 +1,47 @@
+"""The examples of differential equations run and show what they claim."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+def run(name: str, *arguments: str) -> Any:
+    return runpy.run_path(str(EXAMPLES / name))["main"](list(arguments))
+
+
+@pytest.mark.slow
+def test_flow_short(tmp_path: Path) -> None:
+    picture = tmp_path / "flows.png"
+    figures = run("flows/train.py", "--fast", "--out", str(picture))["two moons"]
+    assert figures["flow"] < figures["gaussian"] - 0.05
+    assert abs(figures["mass"] - 1) < 1e-3
+    assert figures["round_trip"] < 2e-3
+    assert picture.stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_hamiltonian_networks_keep_their_energy(tmp_path: Path) -> None:
+    picture = tmp_path / "hamiltonian.png"
+    result = run("hamiltonian/train.py", "--fast", "--out", str(picture))
+    for name in ("energy", "kinetic + potential"):
+        assert result[name]["drift"] < 0.6 * result["any field"]["drift"]
+    assert picture.stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_depth(tmp_path: Path) -> None:
+    picture = tmp_path / "ode_net.png"
+    result = run("ode_net/train.py", "--fast", "--out", str(picture))
+    ode, rk, residual = (result[name] for name in ("ODE-Net", "RK-Net", "ResNet"))
+    assert ode["bytes_4"] == ode["bytes_1"]
+    assert rk["bytes_4"] > 2 * rk["bytes_1"]
+    assert residual["bytes_4"] > 2 * residual["bytes_1"]
+    assert ode["parameters"] == rk["parameters"] < residual["parameters"] / 4
+    assert ode["error"] < 0.6
+    assert picture.stat().st_size > 10_000
