@@ -198,13 +198,13 @@ def test_a_start_where_an_equality_has_no_gradient() -> None:
 @pytest.mark.parametrize("seed", [152, 179, 241, 348, 378])
 def test_an_active_set_that_the_barrier_leaves_open_is_decided(seed: int) -> None:
     """Near its kink ‖W z‖₁ ends with s = λ = √μ; the gradient of a wrong guess was 100 times too large."""
-    torch.manual_seed(seed)
     layer = imp.compile(
         "layer L(n):\n  given x in R^n, y in R\n  param W in R^(n, n), b in R^n\n"
         "  where c = sum((diag(b) (0.5 y x))) (sum(b) (W x))\n"
         "  argmin_{z in R^n} ||z - c||^2 + 0.3 ||W z||_1 subject to ||z|| <= 1 + y^2\n",
         n=2,
     ).double()
+    torch.manual_seed(seed)
     layer.W, layer.b = torch.randn(2, 2) * 0.4, torch.randn(2)
     x = 0.5 * torch.randn(2, 2, 2, dtype=torch.float64)
     y = 0.3 * torch.rand(() if seed % 2 else (2, 2), dtype=torch.float64)
