@@ -42,8 +42,8 @@ _ADVICE = {
     "`start` reaches it",
     Outcome.NO_SIGN_CHANGE: "the equation has the same sign at both ends of the interval, so bisection "
     "cannot tell that a root lies between; widen the unknown's set, or try `using newton`",
-    Outcome.STEP_UNDERFLOW: "the steps became too small to go on: the right-hand side is not smooth or not finite there, "
-    "the solution may end there, or the equation is stiff; try `using rodas5p` or looser tolerances",
+    Outcome.STEP_UNDERFLOW: "the steps became too small to go on: the right-hand side is not smooth or not finite "
+    "there, the solution may end there, or the equation is stiff; try `using rodas5p` or looser tolerances",
     Outcome.MAX_STEPS: "reached max_steps before the end of the interval; raise max_steps, loosen rtol, or try `using "
     "rodas5p` if the equation is stiff",
     Outcome.STIFF: "the equation is stiff, and stability limits the steps of this method; try `using rodas5p`",
