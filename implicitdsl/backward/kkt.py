@@ -105,7 +105,7 @@ class _Plain(torch.autograd.Function):
             problem = Quadratic(P, q, C, d, ctx.spec.equalities)
             factor = ctx.factor or reduce(problem, None if ctx.spec.solver is None else active)
             u, v = factor.solve(gz, gy)
-            if bool(factor.singular.any()):
+            if not isinstance(factor, Kept) and bool(factor.singular.any()):
                 missing = factor.missing(u, v, gz, gy) > LOST * (1e-300 + gz.norm(dim=-1) + gy.norm(dim=-1))
                 dead = reported(factor.singular.expand_as(good) & good & missing, ctx.spec.failures)
                 u, v = (torch.where(dead.unsqueeze(-1), 0.0, t) for t in (u, v))

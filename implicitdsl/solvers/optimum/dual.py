@@ -66,11 +66,13 @@ class Dual(NamedTuple):
         t = g[..., :k]
         if self.rho is not None:
             f = f + self.rho * times_transposed(self.problem.C[..., :k, :], t)
-        half = self.root.lower(f)
-        r = times_transposed(self.Z, half) - g[..., k:]
+        half, r = self.root.lower(f), g[..., k:]
+        some = r.shape[-1] > 0
+        if some:
+            r = times_transposed(self.Z, half) - r
         if self.E is not None and self.V is not None:
             t = _triangular(self.E, t, upper=False)
-            r = r + times_transposed(self.V, t)
+            r = r + times_transposed(self.V, t) if some else r
         return half, t, r
 
     def expanded(self, half: Tensor, t: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,7 +132,8 @@ def dual_of(problem: Quadratic) -> Dual | None:
         rho = rho.unsqueeze(-1)
     if root is None:
         return None
-    Y = root.columns(G.mT)
+    some = G.shape[-2] > 0
+    Y = root.columns(G.mT) if some else G.mT
     if not k:
         return Dual(problem, root, rho, Y, Y.mT @ Y, Y, None, None, None)
     X = root.columns(A.mT)
@@ -138,6 +141,8 @@ def dual_of(problem: Quadratic) -> Dual | None:
     if E is None:
         return None
     W = torch.linalg.solve_triangular(E, X.mT, upper=False)
+    if not some:
+        return Dual(problem, root, rho, Y, Y.mT[..., :0], Y, E, W, W[..., :0])
     V = W @ Y
     Z = Y - W.mT @ V
     return Dual(problem, root, rho, Y, Z.mT @ Z, Z, E, W, V)
