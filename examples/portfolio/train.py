@@ -89,7 +89,7 @@ def draw(path: Path, weights: dict[str, Tensor], figures: dict[str, float]) -> N
     axes[0].set(title="expected utility")
     axes[0].tick_params(axis="x", rotation=20)
     for axis, (name, w) in zip(axes[1:], weights.items(), strict=True):
-        axis.imshow(w[:20].T, vmin=0, vmax=0.4, aspect="auto")
+        axis.imshow(w[:20].T.numpy(), vmin=0, vmax=0.4, aspect="auto")
         axis.set(title=f"weights: {name}", xlabel="state", ylabel="asset")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -108,7 +108,7 @@ def draw(path: Path, nets: dict[str, nn.Module], data: tuple[Tensor, Tensor], fi
     axes[2].barh(list(figures), list(figures.values()))
     axes[2].set(title="test error")
     tuned: Any = nets["tuned"]
-    axes[3].imshow(tuned.D.detach() - differences(), aspect="auto", cmap="RdBu", vmin=-0.3, vmax=0.3)
+    axes[3].imshow((tuned.D.detach() - differences()).numpy(), aspect="auto", cmap="RdBu", vmin=-0.3, vmax=0.3)
     axes[3].set(title="learned D − differences")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -60,7 +60,7 @@ def test_bare_sentence_with_a_module() -> None:
         up = layer(x).sum()
         field[0, 1] -= 2e-6
         down = layer(x).sum()
-    assert float(weight[0, 1]) == pytest.approx(float(up - down) / 2e-6, rel=1e-6)
+    assert float(weight[0, 1]) == pytest.approx(float(up - down) / 2e-6, rel=1e-5)  # the steps follow the weight
 
 
 @pytest.mark.parametrize("backwards", [False, True])
