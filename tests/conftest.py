@@ -1,8 +1,9 @@
-"""Shared fixtures: golden files."""
+"""Shared fixtures: golden files, and torch's global modes, which no test leaves changed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def torch_modes() -> Iterator[None]:
+    """A test that leaves gradients off or another default dtype fails itself, not those that run after it."""
+    yield
+    torch = sys.modules.get("torch")  # most of the suite is torch-free
+    if torch is None:
+        return
+    left = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype())
+    torch.set_grad_enabled(True)
+    torch.set_default_dtype(torch.float32)
+    assert left == (True, False, torch.float32), f"left behind: grad mode, inference mode, default dtype {left}"
 
 
 @pytest.fixture

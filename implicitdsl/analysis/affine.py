@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from implicitdsl.ground.facts import Curvature, Fact
-from implicitdsl.ir.nodes import Expr, walk
+from implicitdsl.ir.nodes import LINEAR, Expr, walk
 from implicitdsl.ir.plan import System
 from implicitdsl.ir.printer import show
 
@@ -12,32 +12,13 @@ from .dependence import varying
 from .elementwise import elementwise
 from .sylvester import two_sided
 
-# Linear in their one argument, or in each argument together.
-_LINEAR = frozenset(
-    [
-        "neg",
-        "add",
-        "transpose",
-        "index",
-        "embed",
-        "sum",
-        "diag",
-        "diagonal",
-        "concat",
-        "stack",
-        "reshape",
-        "sum_for",
-        "stack_for",
-    ]
-)
-
 
 def first_nonlinear(e: Expr, unknowns: frozenset[Expr], context: Context) -> Expr | None:
     """The innermost sub-expression that is not affine in the unknowns, or None."""
     moving = varying((e,), unknowns)
     for part in walk(e):
         moved = [a for a in part.args if a in moving]
-        if not moved or part.op in _LINEAR:
+        if not moved or part.op in LINEAR:
             continue
         if part.op in ("mul", "matmul", "outer") and len(moved) == 1 and part.args[0] is not part.args[1]:
             continue

@@ -10,29 +10,14 @@ from __future__ import annotations
 import math
 
 from implicitdsl.ground.facts import Curvature, Interval, Monotone
-from implicitdsl.ir.nodes import Expr, walk
+from implicitdsl.ir.nodes import LINEAR, Expr, walk
 
 from .bounds import Bounds
 from .definite import negative, nonnegative, nonpositive, semidefinite
 
 C = Curvature
 
-LINEAR = frozenset(
-    (
-        "add",
-        "transpose",
-        "index",
-        "embed",
-        "sum",
-        "diag",
-        "diagonal",
-        "concat",
-        "stack",
-        "reshape",
-        "sum_for",
-        "stack_for",
-    )
-)
+SUMS = LINEAR - {"neg"}
 EVEN = frozenset(("abs", "norm", "norm_1", "norm_inf"))
 """Even convex functions, which increase where their argument is ≥ 0."""
 FLIP = {C.CONVEX: C.CONCAVE, C.CONCAVE: C.CONVEX}
@@ -109,7 +94,7 @@ class Curvatures:
             return C.AFFINE
         if all(self._known[a] is C.CONSTANT for a in e.args):
             return C.CONSTANT
-        if e.op in LINEAR:
+        if e.op in SUMS:
             return self._sum([self._known[a] for a in e.args])
         match e.op:
             case "neg":
@@ -323,7 +308,7 @@ class Curvatures:
     def _blamed(self, e: Expr, convex: bool) -> tuple[Expr, bool] | None:
         """The argument that is at fault and what is wanted of it; None where e itself is."""
         wanted = self.is_convex if convex else self.is_concave
-        if e.op in LINEAR:
+        if e.op in SUMS:
             worse = [a for a in e.args if not wanted(a)]
             return (worse[0], convex) if worse else None
         if e.op == "neg":

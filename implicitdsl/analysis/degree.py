@@ -7,25 +7,8 @@ from collections.abc import Mapping
 
 from implicitdsl.ground.facts import Curvature
 from implicitdsl.ir.function import Functions
-from implicitdsl.ir.nodes import Expr, walk
+from implicitdsl.ir.nodes import LINEAR, Expr, walk
 
-LINEAR = frozenset(
-    (
-        "neg",
-        "add",
-        "transpose",
-        "index",
-        "embed",
-        "sum",
-        "diag",
-        "diagonal",
-        "concat",
-        "stack",
-        "reshape",
-        "sum_for",
-        "stack_for",
-    )
-)
 PRODUCTS = frozenset(("mul", "matmul", "outer"))
 SCALINGS = frozenset(("scale_rows", "scale_columns"))
 

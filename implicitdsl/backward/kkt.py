@@ -18,7 +18,7 @@ from ..solvers.optimum.reduced import Reduced, reduce
 from ..solvers.verdict import CONVERGED, Solved
 from .failure import Failures, report_unsolved
 from .linear_solve import linear_solve, reported
-from .rules import merge, plain, split
+from .rules import batch_of, merge, plain, split
 
 RANKS = (2, 1, 2, 1)
 LOST = 1e-6
@@ -271,11 +271,6 @@ class _Found(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], spec: Spec, curved: bool, *tensors: Tensor) -> tuple[Any, Any]:
         ranks = RANKS if curved else RANKS[1:]
         dims = in_dims[2:]
-        sizes = [
-            (t if dim is None else t.movedim(dim, 0)[0]).shape[0]
-            for t, dim, rank in zip(tensors, dims, ranks, strict=True)
-            if t.ndim - (dim is not None) > rank
-        ]
-        batch = sizes[0] if sizes else 1
+        batch = batch_of(dims, tensors, ranks)
         outputs = _Found.apply(spec, curved, *merge(info.batch_size, batch, dims, tensors, ranks))
         return split(info.batch_size, outputs)

@@ -40,6 +40,16 @@ def traced(function: type[torch.autograd.Function], *args: Any) -> Any:
     return function.forward(*args)
 
 
+def batch_of(dims: Sequence[int | None], tensors: Sequence[Tensor], ranks: Sequence[int]) -> int:
+    """The batch size beside a mapped dimension; 1 where every tensor is shared."""
+    sizes = (
+        (t if dim is None else t.movedim(dim, 0)[0]).shape[0]
+        for t, dim, rank in zip(tensors, dims, ranks, strict=True)
+        if t.ndim - (dim is not None) > rank
+    )
+    return next(sizes, 1)
+
+
 def merge(
     size: int, batch: int, dims: Sequence[int | None], tensors: Sequence[Tensor], ranks: Sequence[int]
 ) -> list[Tensor]:

@@ -18,7 +18,7 @@ from ..solvers.optimum.quadratic import Optimum, Quadratic, times, times_transpo
 from ..solvers.verdict import CONVERGED
 from .kkt import RANKS, Spec, found_apart
 from .linear_solve import linear_solve
-from .rules import merge, split
+from .rules import batch_of, merge, split
 
 STEPS = 2
 """Newton steps that are differentiated: as many orders of derivatives are exact."""
@@ -89,10 +89,5 @@ class _Barrier(torch.autograd.Function):
         info: Any, in_dims: tuple[Any, ...], equalities: int, mu: float, curved: bool, *tensors: Tensor
     ) -> tuple[Any, Any]:
         ranks = RANKS if curved else RANKS[1:]
-        sizes = [
-            (t if dim is None else t.movedim(dim, 0)[0]).shape[0]
-            for t, dim, rank in zip(tensors, in_dims[3:], ranks, strict=True)
-            if t.ndim - (dim is not None) > rank
-        ]
-        merged = merge(info.batch_size, sizes[0] if sizes else 1, in_dims[3:], tensors, ranks)
+        merged = merge(info.batch_size, batch_of(in_dims[3:], tensors, ranks), in_dims[3:], tensors, ranks)
         return split(info.batch_size, _Barrier.apply(equalities, mu, curved, *merged))

@@ -14,7 +14,7 @@ from implicitdsl.syntax import ast
 from .report import Report, apart, nearest
 from .scope import Entity, Scope, Typed
 from .sets import SetReader
-from .shapes import Dims
+from .shapes import Dims, shown
 from .trees import descend, unwrap
 
 CONSTANTS = {"pi": 3.141592653589793, "π": 3.141592653589793}
@@ -122,7 +122,7 @@ class Wording:
 
     def show(self, shape: Shape) -> str:
         """A shape with `_` for what isn't known yet."""
-        parts = (" ".join("_" if n.startswith("?") else n for n in str(d).split(" ")) for d in self.dims.shape(shape))
+        parts = map(shown, self.dims.shape(shape))
         return "(" + ", ".join(parts) + ")"
 
 

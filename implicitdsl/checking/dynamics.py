@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from implicitdsl.ground.source import Span
 from implicitdsl.ir.dims import size_of
 from implicitdsl.ir.model import Domain, Equation, Symbol
-from implicitdsl.ir.nodes import Expr, Role, symbols, walk
+from implicitdsl.ir.nodes import LINEAR, Expr, Role, symbols, walk
 from implicitdsl.syntax import ast
 
 from .calls import Calls
@@ -256,20 +256,7 @@ def noise_is_linear(calls: Calls, evolution: Sequence[tuple[Equation, str]], def
                     degree[n] = 1 if sum(d or 0 for d in degrees) == 1 else None
                 elif n.op == "div":
                     degree[n] = 1 if degrees == [1, 0] else None
-                elif n.op in (
-                    "neg",
-                    "transpose",
-                    "index",
-                    "sum",
-                    "diag",
-                    "diagonal",
-                    "stack",
-                    "concat",
-                    "reshape",
-                    "sum_for",
-                    "stack_for",
-                    "add",
-                ):
+                elif n.op in LINEAR:
                     degree[n] = 1 if all(d == 1 for d in degrees) else None
                 else:
                     degree[n] = None

@@ -15,6 +15,7 @@ from implicitdsl.syntax import ast
 from .context import Context
 from .scope import Typed
 from .sets import SetReader
+from .shapes import shown
 
 if TYPE_CHECKING:
     from .expressions import Elaborator
@@ -141,12 +142,8 @@ def range_checks(context: Context) -> list[Bound]:
         if -1 in signs:
             context.report.add(
                 "IMP205",
-                f"index `{text}` is outside an axis of length {_shown(axis)}",
+                f"index `{text}` is outside an axis of length {shown(axis)}",
                 span,
                 notes=("indices start at 0; slices are half-open",),
             )
     return found
-
-
-def _shown(axis: Dim) -> str:
-    return " ".join("_" if n.startswith("?") else n for n in str(axis).split(" "))

@@ -13,6 +13,11 @@ def is_flexible(name: str) -> bool:
     return name.startswith("?")
 
 
+def shown(dim: Dim) -> str:
+    """As a reader would write it: `_` for what is not inferred yet."""
+    return " ".join("_" if is_flexible(name) else name for name in str(dim).split(" "))
+
+
 @dataclass
 class Dims:
     """The dimensions of one layer: where the rigid ones were introduced, and what the flexible ones turned out

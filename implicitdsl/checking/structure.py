@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from implicitdsl.ir.dims import ZERO, Dim, Shape, size_of
 from implicitdsl.ir.model import Equation, Symbol
-from implicitdsl.ir.nodes import Expr, Role, symbols, walk
+from implicitdsl.ir.nodes import LINEAR, Expr, Role, symbols, walk
 
 from .constants import inline
 from .report import Report
-from .shapes import Dims, is_flexible
+from .shapes import Dims, is_flexible, shown
 
 
 def equation_shape(equation: Equation) -> Shape:
@@ -100,7 +100,7 @@ def check_square(
         notes = [f"no equation is left to determine `{u.name}`" for u in loose]
         report.add(
             "IMP301",
-            f"this `find` has {counted}, but {equations_text}: {_flat(missing)} more scalar "
+            f"this `find` has {counted}, but {equations_text}: {shown(missing)} more scalar "
             f"{'equation is' if missing.value == 1 else 'equations are'} needed",
             unknowns[0].span or kept[0][0].span,
             notes=notes,
@@ -114,7 +114,7 @@ def check_square(
             "IMP302",
             f"this `find` has {counted}, but {equations_text}: `{kept[extra][2]}` is one too many"
             if len(kept) > len(unknowns)
-            else f"this `find` has {counted}, but {equations_text}: {_flat(dims.resolve(have - want))} scalar "
+            else f"this `find` has {counted}, but {equations_text}: {shown(dims.resolve(have - want))} scalar "
             f"equations too many",
             kept[extra][0].span,
             labels=[(u.span, f"`{u.name}` has shape {_shape(dims, u.shape)}") for u in unknowns if u.span],
@@ -160,11 +160,7 @@ def explicit(
 
 
 def _shape(dims: Dims, shape: Shape) -> str:
-    return "(" + ", ".join(_flat(dims.resolve(d)) for d in shape) + ")"
-
-
-def _flat(dim: Dim) -> str:
-    return " ".join("_" if n.startswith("?") else n for n in str(dim).split(" "))
+    return "(" + ", ".join(shown(dims.resolve(d)) for d in shape) + ")"
 
 
 def affine_in(e: Expr, names: set[str]) -> bool:
@@ -189,21 +185,5 @@ def affine_in(e: Expr, names: set[str]) -> bool:
     return moving[e] <= 1
 
 
-_LINEAR = {
-    "neg",
-    "add",
-    "transpose",
-    "index",
-    "embed",
-    "sum",
-    "diag",
-    "diagonal",
-    "concat",
-    "stack",
-    "reshape",
-    "sum_for",
-    "stack_for",
-    "deriv",
-    "at",
-}
+_LINEAR = LINEAR | {"deriv", "at"}
 _LINEAR_CALLS = {"sum", "mean", "tr", "diag", "concat", "stack", "reshape"}

@@ -41,6 +41,25 @@ from implicitdsl.ground.source import Span
 
 from .dims import ONE, Dim, Shape, show_shape
 
+LINEAR = frozenset(
+    (
+        "neg",
+        "add",
+        "transpose",
+        "index",
+        "embed",
+        "sum",
+        "diag",
+        "diagonal",
+        "concat",
+        "stack",
+        "reshape",
+        "sum_for",
+        "stack_for",
+    )
+)
+"""Operations that are linear in their one argument, or in all of them together."""
+
 
 class Role(Enum):
     """What a symbol stands for."""

@@ -251,7 +251,7 @@ def test_transforms() -> None:
         assert torch.allclose(torch.func.vmap(at(k))(xs), exact(xs, t), atol=1e-9)
         slopes = torch.func.vmap(torch.func.jacrev(at(k)))(xs)
         assert torch.allclose(slopes.diagonal(dim1=1, dim2=2), 1 / (1 - t * xs) ** 2, atol=1e-8)
-        second = torch.func.hessian(lambda x: at(k)(x).sum())(x)  # noqa: B023
+        second = torch.func.hessian(lambda x, k=k: at(k)(x).sum())(x)
         assert torch.allclose(second, torch.diag(2 * t / (1 - t * x) ** 3), atol=1e-7)
 
 

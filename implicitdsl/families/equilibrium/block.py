@@ -16,6 +16,7 @@ from implicitdsl.backward.failure import Failures, report_unsolved
 from implicitdsl.backward.implicit import Implicit, implicit_solve
 from implicitdsl.backward.inexact import Phantom, Unrolled
 from implicitdsl.backward.marking import marked
+from implicitdsl.families.call import Call, kind_of
 from implicitdsl.families.noise import Layout
 from implicitdsl.families.opaque import Noise, Opaques, UnsteadyError
 from implicitdsl.families.twice import twice
@@ -38,15 +39,6 @@ from .roots import Inside, Regions
 Backward = Implicit | Phantom | Unrolled
 
 HALF = (torch.float16, torch.bfloat16)
-
-
-@dataclass(frozen=True)
-class Call:
-    """A generated function and what it takes, by name."""
-
-    name: str
-    inputs: tuple[str, ...]
-    opaques: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,8 +98,7 @@ class EquilibriumBlock:
         want_report: bool,
     ) -> tuple[dict[str, Tensor], Report | None]:
         """See `lowering.layer.BlockRunner`."""
-        like = next(iter(values.values()), None)
-        kind = torch.get_default_dtype() if like is None else like.dtype
+        kind = kind_of(values)
         if kind in HALF:  # no factorisation exists in half precision
             wide = {k: v.float() for k, v in values.items()}
             begin = None if start is None else {k: v.float() for k, v in start.items()}

@@ -13,6 +13,7 @@ from implicitdsl.analysis.sylvester import two_sided
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.implicit import Implicit
 from implicitdsl.backward.inexact import Phantom, Unrolled
+from implicitdsl.families.call import Call
 from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.ground.methods import Method
 from implicitdsl.ir.function import Functions
@@ -27,7 +28,7 @@ from implicitdsl.solvers.cascade import Cascade
 from implicitdsl.solvers.gmres import Gmres
 from implicitdsl.solvers.loop import Solver
 
-from .block import Backward, Call, EquilibriumBlock, Recipe
+from .block import Backward, EquilibriumBlock, Recipe
 from .generate import Written, put_back, write
 from .roots import Regions, region
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from implicitdsl.backward.ode_failure import report_unfinished
 from implicitdsl.backward.ode_solve import OdeSolve, event_times, ode_solve
+from implicitdsl.families.call import Call, kind_of
 from implicitdsl.families.noise import Layout
 from implicitdsl.families.opaque import Noise, Opaques, UnsteadyError
 from implicitdsl.ground.diagnostics import Diagnostic
@@ -26,7 +27,7 @@ from implicitdsl.solvers.ode.problem import OdeProblem
 from implicitdsl.solvers.ode.trajectory import Ended
 from implicitdsl.solvers.problem import Inputs
 
-from .recipe import Call, Recipe, closed, column, full, several
+from .recipe import Recipe, closed, column, full, several
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -58,8 +59,7 @@ class OdeBlock:
         """See `lowering.layer.BlockRunner`. An equation has no start but its initial state."""
         if torch.compiler.is_compiling() and not self.recipe.compiles:
             return _interpreted(self, values, functions, batch, want_report)
-        like = next(iter(values.values()), None)
-        kind = torch.get_default_dtype() if like is None else like.dtype
+        kind = kind_of(values)
         if kind in HALF:  # steps and times need more digits
             found, report = self._run({k: v.float() for k, v in values.items()}, functions, batch, want_report)
             return {k: v.to(kind) for k, v in found.items()}, report

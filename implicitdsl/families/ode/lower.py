@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from implicitdsl.analysis.evolution import Evolution
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.ode_solve import Backsolve, Backward, Checkpointed, Reversible, UnrolledSteps
+from implicitdsl.families.call import Call
 from implicitdsl.ground.methods import Method as Described
 from implicitdsl.ir import build
 from implicitdsl.ir.function import Functions
@@ -26,7 +27,7 @@ from implicitdsl.solvers.ode.tableaux import TABLEAUX
 
 from .block import OdeBlock
 from .generate import ordered, write
-from .recipe import Asked, Call, Recipe
+from .recipe import Asked, Recipe
 
 EXPM = "expm"
 SYMPLECTIC = {"leapfrog": (1.0,), "yoshida4": YOSHIDA}

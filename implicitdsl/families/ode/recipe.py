@@ -11,20 +11,12 @@ from torch import Tensor
 
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.ode_solve import Backward
+from implicitdsl.families.call import Call
 from implicitdsl.ground.source import Source, Span
 from implicitdsl.lowering.source import Program
 from implicitdsl.solvers.ode.control import Control
 from implicitdsl.solvers.ode.method import Method
 from implicitdsl.solvers.ode.problem import OdeProblem
-
-
-@dataclass(frozen=True)
-class Call:
-    """A generated function and what it takes, by name."""
-
-    name: str
-    inputs: tuple[str, ...]
-    opaques: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from implicitdsl.backward.kkt import Spec, quadratic_optimum
 from implicitdsl.backward.smoothed import smoothed_optimum
+from implicitdsl.families.call import kind_of
 from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
@@ -68,8 +69,7 @@ class OptimumBlock:
         want_report: bool,
     ) -> tuple[dict[str, Tensor], Report | None]:
         """See `lowering.layer.BlockRunner`. The solve is in float64, whatever the inputs are."""
-        like = next(iter(values.values()), None)
-        kind = torch.get_default_dtype() if like is None else like.dtype
+        kind = kind_of(values)
         clean, lost = screened(values, self.recipe.given)
         P, q, C, d = self.recipe.coefficients(clean, functions)
         if lost is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.implicit import Implicit, implicit_solve
+from implicitdsl.families.call import kind_of
 from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
@@ -76,8 +77,7 @@ class ConicBlock:
     ) -> tuple[dict[str, Tensor], Report | None]:
         """See `lowering.layer.BlockRunner`. The solve is in float64, whatever the inputs are."""
         recipe = self.recipe
-        like = next(iter(values.values()), None)
-        kind = torch.get_default_dtype() if like is None else like.dtype
+        kind = kind_of(values)
         clean, lost = screened(values, recipe.given)
         a = self._coefficients(clean, functions)
         if lost is not None:

@@ -8,17 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from implicitdsl.families.call import Call
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.source import Program
-
-
-@dataclass(frozen=True)
-class Call:
-    """A generated function and what it takes, by name."""
-
-    name: str
-    inputs: tuple[str, ...]
-    opaques: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.kkt import Spec
+from implicitdsl.families.call import Call
 from implicitdsl.families.equilibrium.roots import Regions, region
 from implicitdsl.ground.methods import Method
 from implicitdsl.ir.function import Functions
@@ -25,7 +26,7 @@ from .coefficients import SYMMETRIC, Coefficients, coefficients
 from .conditions import conditions
 from .conditions import source as smooth_source
 from .conic import ConicBlock, ConicRecipe
-from .evaluate import Call, Evaluate
+from .evaluate import Evaluate
 from .separable import SeparableBlock
 from .separable_lower import separable_recipe, separable_source
 from .smooth import SmoothBlock, SmoothRecipe

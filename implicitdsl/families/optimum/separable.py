@@ -11,6 +11,7 @@ from torch import Tensor
 
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.separable import separable_optimum
+from implicitdsl.families.call import Call, kind_of
 from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
@@ -18,7 +19,6 @@ from implicitdsl.lowering.source import Program
 from implicitdsl.solvers.verdict import Solved
 
 from .block import report, shaped
-from .evaluate import Call
 from .samples import Ranked, mark, screened
 
 P, Q, LOW, HIGH, A = range(5)
@@ -75,8 +75,7 @@ class SeparableBlock:
     ) -> tuple[dict[str, Tensor], Report | None]:
         """See `lowering.layer.BlockRunner`. The solve is in float64, whatever the inputs are."""
         recipe = self.recipe
-        like = next(iter(values.values()), None)
-        kind = torch.get_default_dtype() if like is None else like.dtype
+        kind = kind_of(values)
         clean, lost = screened(values, recipe.given)
         p, q, low, high, a, b = self._coefficients(clean, functions)
         try:

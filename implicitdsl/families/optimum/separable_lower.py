@@ -7,6 +7,7 @@ from typing import Protocol
 
 from implicitdsl.analysis.separable import Separable, Side
 from implicitdsl.backward.failure import Failures
+from implicitdsl.families.call import Call
 from implicitdsl.ir import build
 from implicitdsl.ir.function import Functions
 from implicitdsl.ir.model import Model
@@ -15,7 +16,6 @@ from implicitdsl.ir.plan import EQUAL, BlockPlan
 from implicitdsl.lowering.codegen import generate, opaques_of
 from implicitdsl.lowering.source import Program
 
-from .evaluate import Call
 from .separable import HIGH, LOW, A, P, Q, SeparableRecipe, Share
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.implicit import Implicit, implicit_solve
+from implicitdsl.families.call import kind_of
 from implicitdsl.families.equilibrium.roots import Regions
 from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.lowering.bound import Bound
@@ -74,8 +75,7 @@ class SmoothBlock:
     ) -> tuple[dict[str, Tensor], Report | None]:
         """See `lowering.layer.BlockRunner`. The solve is in float64, whatever the inputs are."""
         recipe = self.recipe
-        like = next(iter(values.values()), None)
-        kind = torch.get_default_dtype() if like is None else like.dtype
+        kind = kind_of(values)
         a = tuple(values[name].double() for name in recipe.inputs)
         rows = next((x.shape[0] for x, rank in zip(a, recipe.ranks, strict=True) if x.ndim > rank), 1)
         z0 = self._start(values, a, rows, start)
