@@ -45,3 +45,13 @@ def test_memory_does_not_grow_with_depth(tmp_path: Path) -> None:
     assert ode["parameters"] == rk["parameters"] < residual["parameters"] / 4
     assert ode["error"] < 0.6
     assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_flow_on_the_line_cannot_square(tmp_path: Path) -> None:
+    picture = tmp_path / "squares.png"
+    errors = run("squares/train.py", "--fast", "--out", str(picture))
+    assert errors["ODE-Net"] > 9 / 160 - 1e-4  # the best of all increasing functions, whatever the training
+    assert errors["ResNet"] < 0.02
+    assert errors["augmented"] < 0.8 * 9 / 160
+    assert picture.stat().st_size > 20_000
