@@ -12,6 +12,7 @@ from .context import Context
 from .convexity import convex, curvatures
 from .degree import degree
 from .epigraph import lifted
+from .horizon import horizon
 from .passes import Calculus
 from .separable import separable
 
@@ -21,7 +22,7 @@ NAMES = {0.0: "constant", 1.0: "linear", 2.0: "quadratic"}
 def optimum(form: Program, context: Context, by: Calculus | None = None) -> tuple[tuple[Fact, ...], Program]:
     """`size`, `objective` ("linear", "quadratic", None), `equalities` and `inequalities` (how many, a dimension),
     `affine` (whether all of them are), `definite` (how many matrix constraints), `convex`, `rough` (calls with kinks),
-    `separable` of quadratic ones.
+    `separable` of quadratic ones, `horizon` of those with constraints that are lists.
     A convex program is taken without its kinks; it is handed back too.
     """
     fact = convex(form, context)
@@ -43,8 +44,11 @@ def optimum(form: Program, context: Context, by: Calculus | None = None) -> tupl
         _roughness(form, unknowns, context),
         _opaque(form, unknowns),
     )
-    quadratic = facts[1].value == "quadratic" and fact.value is True
-    return (*facts, separable(form, context, by)) if quadratic and by is not None else facts, form
+    polynomial = facts[1].value in ("linear", "quadratic") and fact.value is True
+    if facts[1].value == "quadratic" and polynomial and by is not None:
+        facts = (*facts, separable(form, context, by))
+    over = [c for c in form.constraints if c.body.op == "stack_for"]
+    return (*facts, horizon(form, context)) if polynomial and facts[4].value is True and over else facts, form
 
 
 def _roughness(form: Program, unknowns: frozenset[Expr], context: Context) -> Fact:

@@ -20,6 +20,7 @@ from implicitdsl.lowering.codegen import generate, opaques_of
 from implicitdsl.lowering.source import Program
 from implicitdsl.lowering.stages import queries
 from implicitdsl.solvers.optimum.cones import Cones
+from implicitdsl.solvers.optimum.stages import Layout
 
 from .block import OptimumBlock, Recipe, Rows
 from .coefficients import SYMMETRIC, Coefficients, coefficients
@@ -27,13 +28,14 @@ from .conditions import conditions
 from .conditions import source as smooth_source
 from .conic import ConicBlock, ConicRecipe
 from .evaluate import Evaluate
+from .horizon import AlongStages, bands, layout
 from .separable import SeparableBlock
 from .separable_lower import separable_recipe, separable_source
 from .smooth import SmoothBlock, SmoothRecipe
 
 SMOOTH = ("nlp",)
 """Methods that see functions, not coefficients."""
-CONIC, SORTED, SMOOTHED = "conic", "projection", "smoothed"
+CONIC, SORTED, STAGED, SMOOTHED = "conic", "projection", "riccati", "smoothed"
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,13 @@ def _inputs(exprs: Sequence[Expr]) -> tuple[Expr, ...]:
     return tuple(sorted(symbols(*exprs), key=lambda s: s.name))
 
 
-def _evaluate(found: Coefficients, title: str, written: _Written, sizes: Mapping[str, int]) -> Evaluate:
+def _evaluate(
+    found: Coefficients, title: str, written: _Written, sizes: Mapping[str, int], places: Layout | None = None
+) -> Evaluate:
     size = sum(math.prod(d.evaluate(sizes) for d in u.shape) for u in found.unknowns)
     program = Program(title, written.text)
-    return Evaluate(program, written.call, written.columns, found.curved, found.d is not None, size)
+    banded = None if places is None or written.columns is None else bands(places)
+    return Evaluate(program, written.call, written.columns, found.curved, found.d is not None, size, banded)
 
 
 def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: Language) -> Recipe:
@@ -129,15 +134,20 @@ def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: L
     choice = part.forward[0]
     rows = _rows(found, sizes)
     equalities = sum(r.stop - r.start for r in rows[: found.equalities])
+    smoothed, places = part.backward.method == SMOOTHED, layout(part, sizes)
     solver = None
     if choice.method != "direct":
-        name = "ipm" if choice.method == SORTED else choice.method  # a sort has no barrier to smooth it
+        # neither a sort nor a recursion has a barrier to smooth
+        name = "ipm" if choice.method in (SORTED, STAGED) and smoothed else choice.method
         method = language.method("optimum", "forward", name)
         assert method is not None, f"the planner chose {choice.method}, which no family has"
         solver = method.load()(**dict(choice.options))
-    mu = float(str(part.backward.get("mu", 1e-2))) if part.backward.method == SMOOTHED else None
+        if name == STAGED:
+            assert places is not None, "the rung suits programs over a horizon"
+            solver = AlongStages(places, solver)
+    mu = float(str(part.backward.get("mu", 1e-2))) if smoothed else None
     return Recipe(
-        coefficients=_evaluate(found, f"{model.name or 'layer'} {names}", written, sizes),
+        coefficients=_evaluate(found, f"{model.name or 'layer'} {names}", written, sizes, places),
         unknowns=tuple((u.name, tuple(d.evaluate(sizes) for d in u.shape)) for u in found.unknowns),
         rows=rows,
         duals=_duals(part, model),

@@ -23,6 +23,13 @@ FORWARD = (
         "separable problems with bounds and at most one coupling row: closed form, by a sort of breakpoints",
         rungs.projection,
     ),
+    _forward(
+        "riccati",
+        "quadratic problems over a horizon: a recursion over the stages, within an interior point for inequalities",
+        rungs.riccati,
+        max_iter(100),
+        code="riccati:Riccati",
+    ),
     _forward("direct", "one factorisation of an equality-constrained quadratic problem", rungs.direct),
     _forward(
         "ipm",
@@ -31,7 +38,6 @@ FORWARD = (
         max_iter(100),
         code="pivoting:Dense",
     ),
-    _forward("riccati", "block-banded problems over a horizon", None, max_iter(100)),
     _forward(
         "conic",
         "problems over the semidefinite cone, by Clarabel",

@@ -9,6 +9,8 @@ from implicitdsl.ground.facts import Fact
 from implicitdsl.ground.methods import Verdict
 
 Facts = Mapping[str, Fact]
+LONG, LONGER = 400, 550
+"""From so many unknowns on a recursion over the stages is faster than dense matrices, with inequalities and without."""
 Sizes = Mapping[str, int | None]
 
 
@@ -39,6 +41,33 @@ def projection(facts: Facts, sizes: Sizes) -> Verdict:
         return False, found.proof[0] if found is not None else "not separable"
     row = " and one row that couples them" if value(facts, "separable").coupling is not None else ""
     return True, f"entries with bounds of their own{row}: closed form, by a sort of breakpoints"
+
+
+def stages(facts: Facts) -> str:
+    """What keeps a program from being one over a horizon; empty where it is."""
+    if not is_quadratic(facts):
+        return why_not(facts)
+    if value(facts, "horizon") is not None:
+        return ""
+    found = facts.get("horizon")
+    return found.proof[0] if found is not None else "no constraint gives a state at i + 1 by what there is at i"
+
+
+def riccati(facts: Facts, sizes: Sizes) -> Verdict:
+    reason = stages(facts)
+    if reason:
+        return False, reason
+    steps, total = value(facts, "horizon").steps, value(facts, "size")
+    try:
+        known = {name: size for name, size in sizes.items() if size is not None}
+        count, least = total.evaluate(known), LONG if value(facts, "inequalities").value != 0 else LONGER
+    except KeyError:
+        return False, f"for {total} unknowns of unknown size"
+    if count < least:
+        return False, f"{count} unknowns are few enough for dense matrices"
+    kind = "with" if value(facts, "inequalities").value != 0 else "without"
+    proof = facts["horizon"].proof[0]
+    return True, f"a horizon of {steps} steps, {kind} inequalities, where {proof}: Riccati's recursion"
 
 
 def direct(facts: Facts, sizes: Sizes) -> Verdict:
@@ -105,6 +134,8 @@ def gap(block: Any, facts: Facts) -> str | None:
         return "`using direct` with inequalities"
     if asked is not None and asked.method == "projection" and not projection(facts, {})[0]:
         return f"`using projection` here: {projection(facts, {})[1]}"
+    if asked is not None and asked.method == "riccati" and stages(facts):
+        return f"`using riccati` here: {stages(facts)}"
     if asked is not None and asked.method == "conic" and not conic(facts, {})[0]:
         return f"`using conic` here: {conic(facts, {})[1]}"
     if asked is not None and asked.method == "nlp" and value(facts, "definite"):
@@ -121,5 +152,5 @@ def gap(block: Any, facts: Facts) -> str | None:
     return None
 
 
-LOWERED = frozenset(("direct", "projection", "ipm", "nlp", "conic", "kkt", "smoothed"))
+LOWERED = frozenset(("direct", "projection", "riccati", "ipm", "nlp", "conic", "kkt", "smoothed"))
 """Methods that run."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .interior_point import FRACTION, Newton, Residuals, State, cured, equilibrated, longest, start
+from .interior_point import FRACTION, Newton, Residuals, State, equilibrated, longest, start
 from .quadratic import Quadratic, peak, times, times_transposed
 
 EXACT = 1e-11
@@ -17,7 +17,7 @@ def barrier(problem: Quadratic, mu: float) -> tuple[Tensor, Tensor, Tensor]:
 
     Primal-dual Newton steps from the least-squares start; n³/3 + n²m flops an iteration.
     """
-    scaled, rows, cost = equilibrated(cured(problem))
+    scaled, rows, cost = equilibrated(problem.cured())
     total, k = problem.rows, problem.equalities
     m = problem.d.shape[-1] - k
     target = mu / cost.expand(total, 1)  # rows and multipliers are scaled inversely, so products only by the cost

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from ...ground.outcomes import Outcome
 from .polish import finished
-from .quadratic import Optimum, Quadratic, certified, finite, peak, times, times_transposed
+from .quadratic import Convex, Optimum, Quadratic, certified, peak, times, times_transposed
+from .reduced import Reduced, reduce
 
 CONVERGED, RUNNING, MAX_ITERATIONS = int(Outcome.CONVERGED), int(Outcome.RUNNING), int(Outcome.MAX_ITERATIONS)
 
@@ -20,6 +21,21 @@ FRACTION = 0.99
 """Of the step to the boundary."""
 LOOK = 5
 """Iterations between two looks for a proof that there is no solution."""
+
+Kept = TypeVar("Kept", bound=Convex)
+
+
+class System(Protocol):
+    """A factored Newton matrix [[P + GᵀWG, Aᵀ], [A, 0]]."""
+
+    def solve(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class Factored(Protocol):
+    """How Newton's matrix is factored for weights w (B, m), and a KKT matrix on its active rows (see `Reduced`)."""
+
+    def newton(self, problem: Any, w: Tensor) -> System: ...
+    def reduce(self, problem: Any, active: Tensor | None) -> Any: ...
 
 
 class State(NamedTuple):
@@ -46,41 +62,34 @@ class InteriorPoint:
     tol: float | None = None
     max_iter: int = 100
 
-    def solve(self, problem: Quadratic) -> Optimum:
-        """The optimum of every sample; float64 or float32 data, default tol 1e-9 and 1e-5."""
+    def solve(self, problem: Convex, by: Factored | None = None, near: float = 0.0) -> Optimum:
+        """The optimum of every sample; float64 or float32 data, default tol 1e-9 and 1e-5.
+
+        `by`: factors, dense ones by default. `near`: an error at which the polishing may try; what it does not bring to
+        `tol` is STALLED.
+        """
+        by = by or Dense()
         tol = self.tol if self.tol is not None else (1e-9 if problem.q.dtype == torch.float64 else 1e-5)
-        scaled, rows, cost = equilibrated(cured(problem))
-        z, y, status, iterations = _iterate(scaled, tol, self.max_iter)
+        scaled, rows, cost = equilibrated(problem.cured())
+        z, y, status, iterations = _iterate(scaled, by, max(tol, near), self.max_iter)
         k = problem.equalities
         active = torch.ones_like(y, dtype=torch.bool)
-        slack = scaled.d[..., k:] - times(scaled.C, z)[:, k:]
+        slack = scaled.d[..., k:] - scaled.apply_G(z)
         active[:, k:] = y[:, k:] > slack
-        status = torch.where(finite(problem, z.shape[0]), status, int(Outcome.NOT_FINITE))
+        status = torch.where(problem.finite(), status, int(Outcome.NOT_FINITE))
         y = y * rows * cost
-        return finished(problem, z, y, active, status, iterations, tol)
+        return finished(problem, z, y, active, status, iterations, tol, by.reduce)
 
 
-def cured(problem: Quadratic) -> Quadratic:
-    """Without NaN and infinity, which would reach no other sample but would slow all of them."""
-    P = None if problem.P is None else problem.P.nan_to_num(0.0, 0.0, 0.0)
-    q, C, d = (t.nan_to_num(0.0, 0.0, 0.0) for t in (problem.q, problem.C, problem.d))
-    return Quadratic(P, q, C, d, problem.equalities)
-
-
-def equilibrated(problem: Quadratic) -> tuple[Quadratic, Tensor, Tensor]:
+def equilibrated(problem: Kept) -> tuple[Kept, Tensor, Tensor]:
     """Rows of C with unit norm and a cost of size one; the factors by which multipliers are scaled back."""
-    norm = problem.C.norm(dim=-1)
+    norm, cost = problem.sizes()
     rows = torch.where(norm > 0, 1 / norm.clamp(min=torch.finfo(norm.dtype).tiny), 1.0)
-    cost = problem.q.abs().amax(-1, keepdim=True)
-    if problem.P is not None:
-        cost = torch.maximum(cost, problem.P.abs().amax((-2, -1)).unsqueeze(-1))
     cost = torch.where(cost > 0, cost, 1.0)
-    P = None if problem.P is None else problem.P / cost.unsqueeze(-1)
-    C = problem.C * rows.unsqueeze(-1)
-    return Quadratic(P, problem.q / cost, C, problem.d * rows, problem.equalities), rows, cost
+    return problem.scaled(rows, 1 / cost), rows, cost
 
 
-def _iterate(problem: Quadratic, tol: float, max_iter: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _iterate(problem: Convex, by: Factored, tol: float, max_iter: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """z, y, status and iterations of the scaled problem."""
     total, k = problem.rows, problem.equalities
     n, m = problem.q.shape[-1], problem.d.shape[-1]
@@ -89,7 +98,7 @@ def _iterate(problem: Quadratic, tol: float, max_iter: int) -> tuple[Tensor, Ten
     status = torch.full((total,), MAX_ITERATIONS, dtype=torch.int64, device=z_out.device)
     iterations = torch.full_like(status, max_iter)
     live = torch.arange(total, device=z_out.device)
-    state = start(Newton(problem, problem.q.new_ones(total, m - k)), problem, total)
+    state = start(by.newton(problem, problem.q.new_ones(total, m - k)), problem, total)
     best = z_out.new_full((total,), torch.inf)
     still = torch.zeros_like(status)
     for it in range(max_iter + 1):
@@ -116,7 +125,7 @@ def _iterate(problem: Quadratic, tol: float, max_iter: int) -> tuple[Tensor, Ten
             live, state, best, still = live[left], state.select(left), best[left], still[left]
             problem = whole.select(live)
             system = Residuals(*(t[left] for t in system))
-        state = _step(problem, state, system)
+        state = _step(problem, by, state, system)
     return z_out, y_out, status, iterations
 
 
@@ -129,15 +138,15 @@ class Residuals(NamedTuple):
     mu: Tensor
 
     @staticmethod
-    def of(problem: Quadratic, state: State) -> Residuals:
+    def of(problem: Convex, state: State) -> Residuals:
         k = problem.equalities
-        gap = times(problem.C, state.z) - problem.d
-        dual = problem.apply_P(state.z) + problem.q + times_transposed(problem.C, torch.cat([state.y, state.x], -1))
+        gap = problem.apply_C(state.z) - problem.d
+        dual = problem.apply_P(state.z) + problem.q + problem.pull_C(torch.cat([state.y, state.x], -1))
         m = state.s.shape[-1]
         mu = (state.s * state.x).sum(-1, keepdim=True) / max(m, 1)
         return Residuals(dual, gap[:, :k], gap[:, k:] + state.s, mu)
 
-    def error(self, problem: Quadratic, state: State) -> Tensor:
+    def error(self, problem: Convex, state: State) -> Tensor:
         size = 1 + peak(state.z)
         dual = peak(self.dual) / (1 + peak(torch.cat([state.y, state.x], -1), problem.q.expand_as(state.z)))
         primal = peak(self.equal, self.below) / (size + peak(problem.d.expand(state.z.shape[0], -1)))
@@ -195,14 +204,24 @@ class Newton:
         return dz.squeeze(-1), dy.squeeze(-1)
 
 
-def start(newton: Newton, problem: Quadratic, total: int) -> State:
+class Dense:
+    """Both by Cholesky factors of dense matrices."""
+
+    def newton(self, problem: Quadratic, w: Tensor) -> Newton:
+        return Newton(problem, w)
+
+    def reduce(self, problem: Quadratic, active: Tensor | None) -> Reduced:
+        return reduce(problem, active)
+
+
+def start(newton: System, problem: Convex, total: int) -> State:
     """The least-squares start of Vandenberghe's coneprog, slacks and multipliers moved inside."""
     k = problem.equalities
     b, h = problem.d[..., :k].expand(total, k), problem.d[..., k:]
     h = h.expand(total, h.shape[-1])
     q = problem.q.expand(total, problem.q.shape[-1])
-    z, y = newton.solve(times_transposed(newton.G, h) - q, b)
-    s = h - times(newton.G, z)
+    z, y = newton.solve(problem.pull_G(h) - q, b)
+    s = h - problem.apply_G(z)
     return State(z, y, _inside(-s), _inside(s))
 
 
@@ -214,17 +233,16 @@ def _inside(v: Tensor) -> Tensor:
     return moved.clamp(min=1e-2)
 
 
-def _step(problem: Quadratic, state: State, r: Residuals) -> State:
+def _step(problem: Convex, by: Factored, state: State, r: Residuals) -> State:
     z, y, x, s = state
     w = x / s
-    newton = Newton(problem, w)
-    G = newton.G
+    newton = by.newton(problem, w)
 
     def direction(centre: Tensor) -> State:
         """For x ds + s dx = −centre."""
-        f = -r.dual - times_transposed(G, w * r.below - centre / s)
+        f = -r.dual - problem.pull_G(w * r.below - centre / s)
         dz, dy = newton.solve(f, -r.equal)
-        ds = -r.below - times(G, dz)
+        ds = -r.below - problem.apply_G(dz)
         return State(dz, dy, -(centre + x * ds) / s, ds)
 
     if not s.shape[-1]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ...ground.outcomes import Outcome
 from .dual import Kept, dual_of
-from .quadratic import Optimum, Quadratic, certified, residual, times, times_transposed, weakly_active
+from .quadratic import Convex, Optimum, Quadratic, certified, residual, weakly_active
 from .reduced import Reduced, reduce
 
 CONVERGED = int(Outcome.CONVERGED)
@@ -20,25 +23,36 @@ ROUNDS = 6
 """Active sets that are tried."""
 
 
+Reduce = Callable[[Any, Tensor | None], Any]
+"""What factors the KKT matrix of a problem on active rows: see `reduced.reduce`."""
+
+
 def on_active(
-    problem: Quadratic, active: Tensor | None, rows: int, near: Tensor | None = None
-) -> tuple[Tensor, Tensor, Reduced]:
+    problem: Convex, active: Tensor | None, rows: int, near: Tensor | None = None, by: Reduce = reduce
+) -> tuple[Tensor, Tensor, Any]:
     """z, y with the active rows met with equality, and the factored system.
 
     Where constraints are redundant many y will do: it is the nearest to `near` (which has the right signs), else to 0.
     """
-    factor = reduce(problem, active)
+    factor = by(problem, active)
     q = problem.q.expand(rows, problem.q.shape[-1])
     d = problem.d.expand(rows, problem.d.shape[-1])
     if near is None or active is None:
         return *factor.solve(-q, d), factor
     near = torch.where(active & near.isfinite(), near, 0.0)
-    z, more = factor.solve(-q - times_transposed(problem.C, near), d)
+    z, more = factor.solve(-q - problem.pull_C(near), d)
     return z, near + more, factor
 
 
 def finished(
-    problem: Quadratic, z: Tensor, y: Tensor, active: Tensor, status: Tensor, iterations: Tensor, tol: float
+    problem: Convex,
+    z: Tensor,
+    y: Tensor,
+    active: Tensor,
+    status: Tensor,
+    iterations: Tensor,
+    tol: float,
+    by: Reduce = reduce,
 ) -> Optimum:
     """Polish samples that converged or nearly so, keep what is better, and let the residuals have the last word."""
     rows, k = z.shape[0], problem.equalities
@@ -47,7 +61,7 @@ def finished(
     hopeless = hopeless | (status == int(Outcome.NOT_FINITE))
     trial, near = active, y
     for _ in range(ROUNDS):
-        exact, multipliers, _ = on_active(problem, trial, rows, near)
+        exact, multipliers, _ = on_active(problem, trial, rows, near, by)
         after = residual(problem, exact, multipliers)
         better = (after < error) & ~hopeless
         z = torch.where(better.unsqueeze(-1), exact, z)
@@ -57,7 +71,7 @@ def finished(
         if bool((hopeless | (error <= EXACT)).all()):
             break
         # as in an active-set method: rows that pull the wrong way leave, rows that are broken enter
-        slack = (problem.d - times(problem.C, exact))[:, k:]
+        slack = problem.d[..., k:] - problem.apply_G(exact)
         pulls = trial[:, k:] & (multipliers[:, k:] > 0)
         entering = ~trial[:, k:] & (slack < 0)
         trial = torch.cat([trial[:, :k], pulls | entering], -1)
@@ -91,6 +105,11 @@ def direct(problem: Quadratic) -> tuple[Optimum, Reduced | Kept]:
     if found is not None:
         return found
     z, y, factor = on_active(problem, None, rows)
+    return judged(problem, z, y), factor
+
+
+def judged(problem: Convex, z: Tensor, y: Tensor) -> Optimum:
+    """What solves a problem without inequalities, if it does."""
     error = residual(problem, z, y)
     tol = 1e-9 if z.dtype == torch.float64 else 1e-4
     good = error <= tol
@@ -101,4 +120,4 @@ def direct(problem: Quadratic) -> tuple[Optimum, Reduced | Kept]:
         status = torch.where(known & ~good, proof, status)
     active = torch.ones_like(y, dtype=torch.bool)
     once = torch.ones_like(status)
-    return Optimum(z, y, active, status, once, error, torch.zeros_like(status)), factor
+    return Optimum(z, y, active, status, once, error, torch.zeros_like(status))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -49,6 +49,71 @@ class Quadratic(NamedTuple):
         """P z for z (B, n)."""
         return torch.zeros_like(z) if self.P is None else times(self.P, z)
 
+    def apply_C(self, z: Tensor) -> Tensor:
+        """C z."""
+        return times(self.C, z)
+
+    def pull_C(self, y: Tensor) -> Tensor:
+        """Cᵀ y for y (B, m)."""
+        return times_transposed(self.C, y)
+
+    def apply_G(self, z: Tensor) -> Tensor:
+        """C z in the rows of the inequalities."""
+        return times(self.C[..., self.equalities :, :], z)
+
+    def pull_G(self, x: Tensor) -> Tensor:
+        """Gᵀ x for x of the inequalities."""
+        return times_transposed(self.C[..., self.equalities :, :], x)
+
+    def finite(self) -> Tensor:
+        """Whether all numbers of a sample are finite, (B,)."""
+        good = self.q.new_ones(self.rows, dtype=torch.bool)
+        for t, rank in self._ranked():
+            good = good & (t.isfinite().all(-1) if rank == 1 else t.isfinite().flatten(-2).all(-1))
+        return good
+
+    def cured(self) -> Quadratic:
+        """Without NaN and infinity, which would reach no other sample but would slow all of them."""
+        P = None if self.P is None else self.P.nan_to_num(0.0, 0.0, 0.0)
+        q, C, d = (t.nan_to_num(0.0, 0.0, 0.0) for t in (self.q, self.C, self.d))
+        return Quadratic(P, q, C, d, self.equalities)
+
+    def sizes(self) -> tuple[Tensor, Tensor]:
+        """‖row‖ of C (m,) or (B, m), and the largest entry of P and q, (1,) or (B, 1)."""
+        cost = self.q.abs().amax(-1, keepdim=True)
+        if self.P is not None:
+            cost = torch.maximum(cost, self.P.abs().amax((-2, -1)).unsqueeze(-1))
+        return self.C.norm(dim=-1), cost
+
+    def scaled(self, rows: Tensor, cost: Tensor) -> Quadratic:
+        """Rows of C and d multiplied by `rows`, P and q by `cost`."""
+        P = None if self.P is None else self.P * cost.unsqueeze(-1)
+        return Quadratic(P, self.q * cost, self.C * rows.unsqueeze(-1), self.d * rows, self.equalities)
+
+
+class Convex(Protocol):
+    """A quadratic program whatever its matrices are kept as; see `Quadratic` for each member."""
+
+    @property
+    def q(self) -> Tensor: ...
+    @property
+    def d(self) -> Tensor: ...
+    @property
+    def equalities(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+
+    def select(self, index: Tensor) -> Self: ...
+    def apply_P(self, z: Tensor) -> Tensor: ...
+    def apply_C(self, z: Tensor) -> Tensor: ...
+    def pull_C(self, y: Tensor) -> Tensor: ...
+    def apply_G(self, z: Tensor) -> Tensor: ...
+    def pull_G(self, x: Tensor) -> Tensor: ...
+    def finite(self) -> Tensor: ...
+    def cured(self) -> Self: ...
+    def sizes(self) -> tuple[Tensor, Tensor]: ...
+    def scaled(self, rows: Tensor, cost: Tensor) -> Self: ...
+
 
 class Optimum(NamedTuple):
     """What a solver hands back, one entry a sample.
@@ -87,9 +152,9 @@ def peak(*terms: Tensor) -> Tensor:
     return result
 
 
-def residual(problem: Quadratic, z: Tensor, y: Tensor) -> Tensor:
+def residual(problem: Convex, z: Tensor, y: Tensor) -> Tensor:
     """The worst of stationarity, feasibility, sign and complementarity, each relative to 1 + its terms, (B,)."""
-    Pz, Cy, Cz = problem.apply_P(z), times_transposed(problem.C, y), times(problem.C, z)
+    Pz, Cy, Cz = problem.apply_P(z), problem.pull_C(y), problem.apply_C(z)
     q, d = problem.q.expand_as(z), problem.d.expand_as(y)
     worst = peak(Pz + q + Cy) / (1 + peak(Pz, q, Cy))
     if not y.shape[-1]:
@@ -107,9 +172,9 @@ def residual(problem: Quadratic, z: Tensor, y: Tensor) -> Tensor:
     return worst
 
 
-def weakly_active(problem: Quadratic, z: Tensor, y: Tensor, tol: float = 1e-7) -> Tensor:
+def weakly_active(problem: Convex, z: Tensor, y: Tensor, tol: float = 1e-7) -> Tensor:
     """How many inequalities have neither slack nor multiplier, (B,)."""
-    gap = (times(problem.C, z) - problem.d)[:, problem.equalities :]
+    gap = (problem.apply_C(z) - problem.d)[:, problem.equalities :]
     dual = y[:, problem.equalities :]
     if not gap.shape[-1]:
         return torch.zeros_like(z[:, 0], dtype=torch.int64)
@@ -117,7 +182,7 @@ def weakly_active(problem: Quadratic, z: Tensor, y: Tensor, tol: float = 1e-7) -
     return both.sum(-1)
 
 
-def certified(problem: Quadratic, z: Tensor, y: Tensor) -> Tensor:
+def certified(problem: Convex, z: Tensor, y: Tensor) -> Tensor:
     """INFEASIBLE where y is a Farkas ray (Cᵀy = 0, y ≥ 0, dᵀy < 0), UNBOUNDED where z is one of descent (P z = 0,
     C z ≤ 0, qᵀz < 0), NOT_FINITE where the data are not, else RUNNING. (B,)
     """
@@ -126,23 +191,14 @@ def certified(problem: Quadratic, z: Tensor, y: Tensor) -> Tensor:
     status = torch.full_like(z[:, 0], int(Outcome.RUNNING), dtype=torch.int64)
     fall = -(q * z).sum(-1)
     size = z.norm(dim=-1)
-    Cz = times(problem.C, z)
+    Cz = problem.apply_C(z)
     rise = [problem.apply_P(z), Cz[:, :k], Cz[:, k:].clamp(min=0)]
     ray = (fall > CERTAIN * size * q.norm(dim=-1)) & (peak(*rise) <= CERTAIN * size)
     status = torch.where(ray & (size > 0), int(Outcome.UNBOUNDED), status)
     if y.shape[-1]:
         fall = -(d * y).sum(-1)
         size = y.norm(dim=-1)
-        wrong = peak(times_transposed(problem.C, y), (-y[:, k:]).clamp(min=0))
+        wrong = peak(problem.pull_C(y), (-y[:, k:]).clamp(min=0))
         ray = (fall > CERTAIN * size) & (wrong <= CERTAIN * size)
         status = torch.where(ray, int(Outcome.INFEASIBLE), status)
-    return torch.where(finite(problem, z.shape[0]), status, int(Outcome.NOT_FINITE))
-
-
-def finite(problem: Quadratic, rows: int) -> Tensor:
-    """Whether all numbers of a sample are finite, (B,)."""
-    good = problem.q.new_ones(rows, dtype=torch.bool)
-    for t, rank in problem._ranked():
-        core = tuple(range(-rank, 0))
-        good = good & t.isfinite().all(core[-1]) if rank == 1 else good & t.isfinite().flatten(-2).all(-1)
-    return good
+    return torch.where(problem.finite(), status, int(Outcome.NOT_FINITE))
