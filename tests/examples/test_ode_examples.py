@@ -55,3 +55,13 @@ def test_a_flow_on_the_line_cannot_square(tmp_path: Path) -> None:
     assert errors["ResNet"] < 0.02
     assert errors["augmented"] < 0.8 * 9 / 160
     assert picture.stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_latent_ode_takes_irregular_times(tmp_path: Path) -> None:
+    picture = tmp_path / "latent_ode.png"
+    result = run("latent_ode/train.py", "--fast", "--out", str(picture))
+    found = {name: numbers[30] for name, numbers in result.items()}
+    assert found["latent ODE"]["likelihood"] > found["RNN with Δt"]["likelihood"] + 2
+    assert found["latent ODE"]["rmse"] < 2
+    assert picture.stat().st_size > 20_000
