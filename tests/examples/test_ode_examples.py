@@ -65,3 +65,12 @@ def test_latent_ode_takes_irregular_times(tmp_path: Path) -> None:
     assert found["latent ODE"]["likelihood"] > found["RNN with Δt"]["likelihood"] + 2
     assert found["latent ODE"]["rmse"] < 2
     assert picture.stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_lagrangian_network_keeps_its_energy(tmp_path: Path) -> None:
+    picture = tmp_path / "lagrangian.png"
+    result = run("lagrangian/train.py", "--fast", "--out", str(picture))["pendulum"]
+    assert result["Lagrangian"]["drift"] < 0.6 * result["any acceleration"]["drift"]
+    assert result["Lagrangian"]["near"] < 0.05
+    assert picture.stat().st_size > 20_000
