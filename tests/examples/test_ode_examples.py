@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import runpy
 from pathlib import Path
 from typing import Any
@@ -73,4 +74,16 @@ def test_lagrangian_network_keeps_its_energy(tmp_path: Path) -> None:
     result = run("lagrangian/train.py", "--fast", "--out", str(picture))["pendulum"]
     assert result["Lagrangian"]["drift"] < 0.6 * result["any acceleration"]["drift"]
     assert result["Lagrangian"]["near"] < 0.05
+    assert picture.stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_latent_rate_of_events(tmp_path: Path) -> None:
+    picture = tmp_path / "poisson.png"
+    result = run("poisson/train.py", "--fast", "--out", str(picture))
+    # the true rate's integral over [0, 10] in closed form: the tails of the burst reach no further
+    wave = 15 + 1.2 / 1.5 * (1 - math.cos(15)) + 5 * math.sqrt(math.pi / 2)
+    assert abs(result["true rate"]["expected"] - wave) < 2e-4
+    assert result["latent rate"]["likelihood"] > result["constant rate"]["likelihood"] + 2
+    assert abs(result["latent rate"]["expected"] - result["constant rate"]["expected"]) < 1
     assert picture.stat().st_size > 20_000
