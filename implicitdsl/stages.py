@@ -7,7 +7,7 @@ from .ir.dims import Dim, show_shape
 from .ir.model import Block, Equation, Model, Symbol
 from .ir.nodes import Expr
 from .ir.plan import BlockPlan, Choice, Plan
-from .ir.printer import show
+from .ir.printer import show, show_options
 
 
 def model(m: Model) -> str:
@@ -46,7 +46,7 @@ def _block(b: Block) -> list[str]:
     w = b.wishes
     for role, options in (("forward", w.forward), ("backward", w.backward)):
         if options is not None:
-            lines.append(f"  using {role} {options.method}({', '.join(f'{k}={v}' for k, v in options.values)})")
+            lines.append(f"  using {role} {options.method}({show_options(options.values)})")
     if w.start is not None:
         lines.append(f"  start {w.start if isinstance(w.start, str) else show(w.start)}")
     if w.on_failure is not None:
@@ -92,7 +92,7 @@ def _defined(name: Expr, value: Expr) -> str:
 
 
 def _choice(c: Choice) -> str:
-    options = ", ".join(f"{k}={v}" for k, v in c.options)
+    options = show_options(c.options)
     return c.method + (f"({options})" if options else "") + f": {c.reason}"
 
 

@@ -13,6 +13,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from ..solvers.loop import fresh
 from ..solvers.ode.control import Control
 from ..solvers.ode.explicit import Explicit
+from ..solvers.ode.kinks import Kinks, kinks_of, within
 from ..solvers.ode.method import Method
 from ..solvers.ode.problem import OdeProblem
 from ..solvers.ode.traced import Track, capacity, integrate_traced
@@ -45,7 +46,8 @@ def compiled_solve(spec: Traced, y0: Tensor, t0: Tensor, ts: Tensor, places: Pla
                 "gradients by output times inside the interval do not compile with a method whose steps end there; "
                 "`using dopri5`, `tsit5` or `bosh3` does"
             )
-    y, *rest = _Compiled.apply(spec, *places, *tensors)
+    # an input of the rate that is the initial state or a time too: the compiler refuses a tensor that comes twice
+    y, *rest = _Compiled.apply(spec, *places, y0.clone(), t0.clone(), ts.clone(), *a)
     return Ended(y, *rest[:7])
 
 
@@ -58,8 +60,9 @@ class _Compiled(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         places = Places(begin, span, at)
         B, N = y0.shape
+        inner, kinks = ts.shape[1] > 1, spec.problem.kinks
         rooms = tuple(
-            capacity(m, spec.control, B, N, y0.element_size(), ts.shape[1] > 1 and m.interpolant is None)
+            capacity(m, spec.control, B, N, y0.element_size(), kinks or (inner and m.interpolant is None))
             for m in spec.methods
         )
         ended, tracks = integrate_traced(spec.problem, spec.methods, a, y0, places, spec.control, rooms)
@@ -80,7 +83,8 @@ class _Compiled(torch.autograd.Function):
         tracks = [Track(*saved[k : k + size]) for k in range(0, count, size)]
         begin, span, at, y0, t0, ts, *a = saved[count:]
         needs = ctx.needs_input_grad
-        timed, inputs = needs[5] or needs[6], any(needs[7:])
+        inputs = any(needs[7:])
+        timed = needs[5] or needs[6] or (spec.problem.kinks and needs[-1])
         found = transpose(spec, tuple(a), Places(begin, span, at), tracks, y0, g, inputs, timed)
         lam, begin_bar, times_bar, *cotangents = found
         times = (begin_bar.to(t0.dtype), times_bar.to(ts.dtype)) if timed else (None, None)
@@ -135,6 +139,9 @@ def _back(
     # the C++ wrapper frees views that a loop reads at every turn: copies (torch 2.13)
     read = (places.t0.unsqueeze(1), places.span.unsqueeze(1), places.at, g)
     t0, span, at, g = (fresh(x, token, -1 - i) for i, x in enumerate(read))
+    kinks = kinks_of(problem, a, places.t0, places.span)
+    if kinks is not None:
+        kinks = Kinks(*(fresh(x, token, -5 - i) for i, x in enumerate(kinks)))
     pull = _pull_explicit if isinstance(method, Explicit) else _pull_step
 
     def going(k: Tensor, *_: Tensor) -> Tensor:
@@ -149,6 +156,9 @@ def _back(
         y = track.states.index_select(0, k)[0]
         part = e - s
         t, H = (begin + s * length).to(dtype)[:, 0], (part * length).to(dtype)
+        piece, known = problem, None if kinks is None else Kinks(*(x.view_as(x) for x in kinks))
+        if known is not None:
+            piece = within(problem, known.sides(s, length, dtype))
         theta = given = direct = None
         if K > 1:
             mask = (place > s) & (place <= e) & (place < 1)
@@ -158,14 +168,27 @@ def _back(
             else:
                 direct = given.sum(1)
                 theta = torch.where(mask, (place - s) / torch.where(part > 0, part, 1.0), 0.0).to(dtype)
-        found = pull(problem, method, mine, t, H, y, lam, theta, given, len(sums) > 0, timed)
+        found = pull(piece, method, mine, t, H, y, lam, theta, given, len(sums) > 0, timed)
         lam = found.y if direct is None else found.y + direct
         sums = tuple(x if new is None else x + new for x, new in zip(sums, found.inputs, strict=True))
         if timed:
             assert found.t is not None
             assert found.H is not None
-            begin_bar = begin_bar + found.t.double()
-            span_bar = span_bar + s * found.t.double() + part * found.H.double()
+            t_bar, H_bar = found.t.double(), found.H.double()
+            if known is not None:  # steps that begin or end at a kink move with it and not with the interval
+                starts, ends = (torch.where(part > 0, x, 0.0) for x in (t_bar - H_bar, H_bar))
+                at_start, at_end = known.at(s), known.at(e)
+                if sums:
+                    jumps = torch.where(at_start, starts, 0.0) + torch.where(at_end, ends, 0.0)
+                    jumps = jumps if mine[-1].dim() == 2 else jumps.sum(0)
+                    sums = (*sums[:-1], sums[-1] + jumps.to(sums[-1].dtype))
+                starts = torch.where(at_start.any(1, keepdim=True), 0.0, starts)
+                ends = torch.where(at_end.any(1, keepdim=True), 0.0, ends)
+                begin_bar = begin_bar + starts + ends
+                span_bar = span_bar + s * starts + e * ends
+            else:
+                begin_bar = begin_bar + t_bar
+                span_bar = span_bar + s * t_bar + part * H_bar
             if found.times is not None:
                 times_bar = times_bar + found.times.double()
         return tuple(x.clone() for x in (k, lam, begin_bar, span_bar, times_bar, *sums))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from implicitdsl.ground.source import Span
 from implicitdsl.ir.dims import Shape, show_shape
-from implicitdsl.ir.model import Block, Domain, Equation, Model, Opaque, OutputValue, Symbol, Wishes
+from implicitdsl.ir.model import Block, Domain, Equation, Model, Opaque, OutputValue, Symbol
 from implicitdsl.ir.nodes import Expr, symbols, walk
 from implicitdsl.syntax import ast
 
@@ -90,7 +90,6 @@ def _equation(e: Equation, finish: Finisher) -> Equation:
 
 def _block(b: Block, finish: Finisher) -> Block:
     unknowns = tuple(Symbol(u.name, finish(u.node), finish.set(u.set), u.init, u.span, u.filled) for u in b.unknowns)
-    start = finish(b.wishes.start) if isinstance(b.wishes.start, Expr) else b.wishes.start
     domains = tuple(
         Domain(d.name, d.node, finish(d.lo), finish(d.hi), finish.dim(d.points) if d.points else None, d.periodic)
         for d in b.domains
@@ -104,7 +103,7 @@ def _block(b: Block, finish: Finisher) -> Block:
         b.sense,
         domains,
         tuple(_equation(e, finish) for e in b.until),
-        Wishes(b.wishes.forward, b.wishes.backward, start, b.wishes.on_failure),
+        b.wishes.mapped(finish),
     )
 
 
@@ -113,8 +112,7 @@ def block_roots(b: Block) -> list[Expr]:
     roots = [side for e in (*b.equations, *b.until) for side in (e.lhs, e.rhs)]
     roots += [b.objective] if b.objective is not None else []
     roots += [end for d in b.domains for end in (d.lo, d.hi)]
-    roots += [b.wishes.start] if isinstance(b.wishes.start, Expr) else []
-    return roots
+    return roots + list(b.wishes.exprs)
 
 
 def reached(roots: list[Expr], definitions: Mapping[Expr, Expr]) -> set[Expr]:

@@ -34,7 +34,7 @@ def read_using(
             calls.report.add("IMP102", f"`{slot.label}` is given twice", slot.span)
             continue
         if slot.label in ("forward", "backward"):
-            found = read_method(calls, slot, sentence, families)
+            found = read_method(calls, slot, sentence, families, unknowns)
             if found is not None:
                 wishes[slot.label] = found
         elif slot.label == "start":
@@ -58,7 +58,9 @@ def read_using(
     return Wishes(**wishes)  # pyright: ignore[reportArgumentType]
 
 
-def read_method(calls: Calls, slot: ast.Slot, sentence: str, families: tuple[Family, ...]) -> Options | None:
+def read_method(
+    calls: Calls, slot: ast.Slot, sentence: str, families: tuple[Family, ...], unknowns: tuple[Expr, ...]
+) -> Options | None:
     if slot.name is None:
         calls.report.add("IMP701", f"`{calls.text(slot)}` names no method", slot.span)
         return None
@@ -124,6 +126,11 @@ def read_method(calls: Calls, slot: ast.Slot, sentence: str, families: tuple[Fam
         if any(k == key for k, _ in values):
             calls.report.add("IMP102", f"option `{key}` is given twice", option.span)
             continue
+        if spec.kind == "times":
+            times = read_times(calls, option.value, key, name, unknowns)
+            if times is not None:
+                values.append((key, times))
+            continue
         value = read_value(option.value, spec.kind)
         inside = isinstance(value, (bool, str)) or (
             value is not None
@@ -171,6 +178,32 @@ def read_value(expr: ast.Expr, kind: str) -> float | int | bool | str | None:
     return int(value) if value == int(value) else None
 
 
+def read_times(calls: Calls, value: ast.Expr, key: str, name: str, unknowns: tuple[Expr, ...]) -> Expr | None:
+    """An option's value where that is an expression for a number or a list of numbers, known before the block is."""
+    typed = calls.elaborate(value)
+    if typed is None:
+        return None
+    if typed.rank > 1:
+        message = f"option `{key}` of `{name}` is a number or a list of numbers, not `{calls.text(value)}`"
+        calls.report.add("IMP704", message, value.span)
+        return None
+    return typed.expr if _known_before(calls, typed.expr, value, unknowns, f"`{key}`") else None
+
+
+def _known_before(calls: Calls, e: Expr, value: ast.Expr, unknowns: tuple[Expr, ...], what: str) -> bool:
+    """Whether an expression does without the unknowns of its block; IMP113 if it does not."""
+    names = {u.name for u in unknowns}
+    circular = sorted(unknowns_of(e, dict(calls.context.definition_order)) & names)
+    if circular:
+        calls.report.add(
+            "IMP113",
+            f"{what} cannot use `{circular[0]}`, which is what this block solves for",
+            value.span,
+            help=f"{'start from' if what == 'the start' else 'use'} inputs, parameters or unknowns of an earlier block",
+        )
+    return not circular
+
+
 def read_start(calls: Calls, slot: ast.Slot, unknowns: tuple[Expr, ...]) -> Expr | str | None:
     """`start zeros` or an expression of the unknown's shape."""
     assert slot.value is not None
@@ -180,15 +213,7 @@ def read_start(calls: Calls, slot: ast.Slot, unknowns: tuple[Expr, ...]) -> Expr
     typed = calls.elaborate(slot.value)
     if typed is None or not unknowns:
         return None
-    names = {u.name for u in unknowns}
-    circular = sorted(unknowns_of(typed.expr, dict(calls.context.definition_order)) & names)
-    if circular:
-        calls.report.add(
-            "IMP113",
-            f"the start cannot use `{circular[0]}`, which is what this block solves for",
-            slot.value.span,
-            help="start from inputs, parameters or unknowns of an earlier block",
-        )
+    if not _known_before(calls, typed.expr, slot.value, unknowns, "the start"):
         return None
     if typed.rank == 0 or (typed.rank == unknowns[0].rank and calls.dims.unify_shapes(typed.shape, unknowns[0].shape)):
         return typed.expr

@@ -11,7 +11,7 @@ from implicitdsl.ir.function import Functions
 from implicitdsl.ir.model import Block, Model, OutputValue, Symbol
 from implicitdsl.ir.nodes import symbols
 from implicitdsl.ir.plan import BlockPlan, Choice, Plan
-from implicitdsl.ir.printer import show, show_name
+from implicitdsl.ir.printer import show, show_name, show_options
 
 from .adjoint import adjoint_items
 from .backward import backward_items
@@ -157,7 +157,7 @@ def _where(label: str | None, index: tuple[tuple[str, Dim, Dim], ...]) -> str:
 
 def _call(choice: Choice) -> str:
     """`anderson(depth=5)`."""
-    options = ", ".join(f"{name}={value}" for name, value in choice.options)
+    options = show_options(choice.options)
     return f"{choice.method}({options})" if options else choice.method
 
 

@@ -11,8 +11,8 @@ from implicitdsl.ground.records import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option of a method: `kind` is "float", "int", "bool" or "name"; values must lie in [lo, hi] (open at lo if
-    `above`).
+    """An option of a method: `kind` is "float", "int", "bool", "name" or "times" (expression of a number or a list);
+    values must lie in [lo, hi] (open at lo if `above`).
     """
 
     name: str

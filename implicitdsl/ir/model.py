@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 
 from implicitdsl.ground.records import dataclass
@@ -108,7 +108,7 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """One slot of `using`: method name and options, with spans for messages."""
+    """One slot of `using`: method name and options, with spans for messages. Values are numbers, words, and `Expr`."""
 
     method: str
     values: tuple[tuple[str, object], ...] = ()
@@ -116,6 +116,11 @@ class Options:
 
     def get(self, key: str, default: object = None) -> object:
         return dict(self.values).get(key, default)
+
+    def mapped(self, change: Callable[[Expr], Expr]) -> Options:
+        """With changed expressions."""
+        values = tuple((k, change(v) if isinstance(v, Expr) else v) for k, v in self.values)
+        return Options(self.method, values, self.span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,19 @@ class Wishes:
     backward: Options | None = None
     start: Expr | str | None = None
     on_failure: str | None = None
+
+    @property
+    def exprs(self) -> tuple[Expr, ...]:
+        """Every expression among them."""
+        slots = [s for s in (self.forward, self.backward) if s is not None]
+        found = [self.start, *(v for s in slots for _, v in s.values)]
+        return tuple(e for e in found if isinstance(e, Expr))
+
+    def mapped(self, change: Callable[[Expr], Expr]) -> Wishes:
+        """With changed expressions."""
+        start = change(self.start) if isinstance(self.start, Expr) else self.start
+        forward, backward = (None if s is None else s.mapped(change) for s in (self.forward, self.backward))
+        return Wishes(forward, backward, start, self.on_failure)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Products run left to right and have parentheses only where the value would chang
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -42,6 +42,11 @@ def show(expr: Expr) -> str:
         text = _print(e, [texts[a] for a in e.args])
         texts[e] = text if len(text.text) <= LONGEST else Text(text.text[:LONGEST] + "…", text.level)
     return texts[expr].text
+
+
+def show_options(options: Iterable[tuple[str, object]]) -> str:
+    """`depth=5, tol=1e-06`."""
+    return ", ".join(f"{name}={show(value) if isinstance(value, Expr) else value}" for name, value in options)
 
 
 def show_name(name: str) -> str:

@@ -44,9 +44,7 @@ def roots(block: Block) -> list[Expr]:
     found += [end for d in block.domains for end in (d.lo, d.hi)]
     if block.objective is not None:
         found.append(block.objective)
-    if isinstance(block.wishes.start, Expr):
-        found.append(block.wishes.start)
-    return found
+    return found + list(block.wishes.exprs)
 
 
 def answered(root: Expr, asked: Mapping[Expr, Expr]) -> Expr:

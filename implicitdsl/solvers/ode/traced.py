@@ -11,10 +11,12 @@ from torch._higher_order_ops.while_loop import while_loop
 from ...ground.outcomes import Outcome
 from ..loop import fresh
 from ..problem import Inputs
-from .adaptive import EPS, LANDED, STEPS, STIFF_AFTER, WORTH, verdicts
+from .adaptive import LANDED, STEPS, STIFF_AFTER, WORTH
 from .control import Control, first_step, growth, scaled_error
+from .kinks import Kinks, kinks_of, within
 from .method import Method
 from .problem import OdeProblem
+from .rows import verdicts
 from .trajectory import CONVERGED, RUNNING, Ended, Places, interpolate
 
 ROOM = 2**28
@@ -33,7 +35,7 @@ class Track(NamedTuple):
 
 
 def capacity(method: Method, control: Control, rows: int, size: int, itemsize: int, lands: bool) -> int:
-    """How many steps a tape has room for."""
+    """How many steps a tape has room for. `lands`: steps end at times of their own too."""
     if control.dt is None and not lands and not (method.control > 0 and control.steps is None):
         return control.steps or STEPS
     return max(64, min(control.max_steps, ROOM // max(rows * size * itemsize, 1)))
@@ -116,6 +118,11 @@ def _leg(
     held = (places.t0.unsqueeze(1), places.span.unsqueeze(1), places.at)
     t0, span, at = (fresh(x, token, -1 - i) for i, x in enumerate(held))
     t = (t0 + s * span)[:, 0].to(dtype)
+    kinks = kinks_of(problem, a, places.t0, places.span)
+    if kinks is not None:
+        kinks = Kinks(*(fresh(x, token, -4 - i) for i, x in enumerate(kinks)))
+    whole = problem
+    problem = within(whole, None if kinks is None else kinks.sides(s, span, dtype))
     first = method.first(problem, t, y0, a)
     if control.dt is not None:
         h = control.dt / span.abs()
@@ -125,6 +132,8 @@ def _leg(
         h = control.dt0 / span.abs()
     else:
         h = first_step(problem, method, a, t, span.to(dtype), y0, first, rtol, atol)
+    if adapts:
+        h = control.below(control.above(h, span), span)
     h = torch.where((status == RUNNING).unsqueeze(1), h, 0.0)
     limit = room if room else control.max_steps
     watched = method.limit is not None and not last and adapts
@@ -157,26 +166,29 @@ def _leg(
         begin, length, place = t0.view_as(t0), span.view_as(span), at.view_as(at)
         running = (s < 1) & (h > 0)
         ahead = s + h
+        target = torch.ones_like(s)
         if lands:
             target = torch.where(place > s, place, 1.0).amin(1, keepdim=True)
-            ahead = torch.where(ahead >= target * LANDED, target, ahead)
-        else:
-            ahead = torch.where(ahead >= LANDED, 1.0, ahead)
+        piece, known = whole, None if kinks is None else Kinks(*(x.view_as(x) for x in kinks))
+        if known is not None:
+            target = torch.minimum(target, known.ahead(s))
+            piece = within(whole, known.sides(s, length, dtype))
+        ahead = torch.where(ahead >= target * LANDED, target, ahead)
         part = torch.where(running, ahead - s, 0.0)
         t, H = (begin + s * length).to(dtype)[:, 0], (part * length).to(dtype)
-        step = method.smooth(problem, mine, t, H, y, first)
+        step = method.smooth(piece, mine, t, H, y, first)
         if adapts:
-            ratio = scaled_error(step, y, rtol, atol, problem.measured)
+            ratio = scaled_error(step, y, rtol, atol, whole.measured)
             good, log = ratio <= 1, ratio.clamp(min=1e-10).log()
-            new = part * growth((log, log1, log2), control.controller, method.control)
-            if lands:
-                new = torch.where(good, torch.maximum(new, h), new)
+            new = control.above(part * growth((log, log1, log2), control.controller, method.control), length)
+            if lands or known is not None:
+                new = torch.where(good & (ahead >= target), torch.maximum(new, h), new)
             if step.stiffness is not None and method.limit is not None:
                 bound = part * (method.limit / step.stiffness)
                 limited = torch.where(running, (limited + 1) * (new > bound), limited)
                 new = torch.fmin(new, bound)
-            again = part * growth((log, log, log), "i", method.control).clamp(max=0.9)
-            new = torch.where(good, new, again)
+            again = control.above(part * growth((log, log, log), "i", method.control).clamp(max=0.9), length)
+            new = torch.where(good, control.below(new, length), again)
         else:
             ratio, log, good = most, log1, step.y.isfinite().all(1, keepdim=True)
             new = h
@@ -198,9 +210,7 @@ def _leg(
         h = torch.where(running, new, h)
         s = reached
         if adapts:
-            small = s + h <= s * (1 + 2 * EPS)
-            if control.min_step is not None:
-                small = small | (h * length.abs() < control.min_step)
+            small = control.small(s, h, length) | (~good & control.least(part, length))
         else:
             small = ~good
         small = small & running & (s < 1)
@@ -214,12 +224,17 @@ def _leg(
             stiff = (limited >= STIFF_AFTER) & (1 - s > WORTH * h) & (h > 0)
             status = torch.where(stiff[:, 0], int(Outcome.STIFF), status)
             h = torch.where(stiff, 0.0, h)
+        rate = step.last
+        if known is not None:
+            arrived = known.at(s).any(1, keepdim=True) & moved
+            beyond = within(whole, known.sides(s, length, dtype))
+            rate = torch.where(arrived, method.first(beyond, (begin + s * length).to(dtype)[:, 0], step.y, mine), rate)
         result = (
             k + 1,
             s,
             h,
             torch.where(moved, step.y, y),
-            torch.where(moved, step.last, first),
+            torch.where(moved, rate, first),
             torch.where(moved, log, log1),
             torch.where(moved, log1, log2),
             torch.where(moved, torch.maximum(most, ratio), most),
