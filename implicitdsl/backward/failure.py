@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..ground.errors import ConvergenceError, ConvergenceWarning
 from ..ground.outcomes import Outcome
+from ..solvers.carries import operator
 from ..solvers.verdict import CONVERGED, SINGULAR, Solved
 
 POLICIES = ("warn", "raise", "nan")
@@ -97,22 +98,32 @@ def report_singular(
     return singular
 
 
-@torch.library.custom_op("implicitdsl::report_unsolved", mutates_args=())
-def _report_unsolved(z: Tensor, status: Tensor, residual: Tensor, policy: str, where: str) -> Tensor:
+def _called_unsolved(z: Tensor, status: Tensor, residual: Tensor, policy: str, where: str) -> Tensor:
     solved = Solved(z, status, status, residual, status)
     return report_unsolved(solved, Failures(policy, where)).z.clone()
 
 
-@_report_unsolved.register_fake
 def _unsolved_like(z: Tensor, status: Tensor, residual: Tensor, policy: str, where: str) -> Tensor:
     return torch.empty_like(z)
 
 
-@torch.library.custom_op("implicitdsl::report_singular", mutates_args=())
-def _report_singular(singular: Tensor, witness: Tensor, what: str, policy: str, where: str) -> Tensor:
+_report_unsolved = operator(
+    "report_unsolved(Tensor z, Tensor status, Tensor residual, str policy, str where) -> Tensor",
+    _called_unsolved,
+    _unsolved_like,
+)
+
+
+def _called_singular(singular: Tensor, witness: Tensor, what: str, policy: str, where: str) -> Tensor:
     return report_singular(singular, Failures(policy, where), what).clone()
 
 
-@_report_singular.register_fake
 def _singular_like(singular: Tensor, witness: Tensor, what: str, policy: str, where: str) -> Tensor:
     return torch.empty_like(singular)
+
+
+_report_singular = operator(
+    "report_singular(Tensor singular, Tensor witness, str what, str policy, str where) -> Tensor",
+    _called_singular,
+    _singular_like,
+)

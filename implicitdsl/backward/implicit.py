@@ -203,7 +203,7 @@ def _thin(spec: Solve, z: Tensor, a: Inputs, g: Tensor, factor: AnyFactor | None
     else:
         here = spec.problem.held(z, pull, adjoint)
         u = operator_solve(Operator(here, method, spec.failures), z, g, a)
-    return list(inputs(-u))
+    return list(inputs(u))
 
 
 class _Root(_RootReverse):

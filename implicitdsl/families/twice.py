@@ -66,7 +66,7 @@ def _linearised(problem: RootProblem, z: Tensor, a: Inputs) -> tuple[Linear, Inn
     def inputs(u: Tensor) -> tuple[Tensor | None, ...]:
         found: list[Tensor | None] = [None] * len(a)
         if places and value.requires_grad:
-            u = u if problem.step is None else -u
+            u = -u if problem.step is None else u
             cotangents = torch.autograd.grad(value, [a[i] for i in places], u, allow_unused=True, retain_graph=True)
             for i, cotangent in zip(places, cotangents, strict=True):
                 found[i] = cotangent

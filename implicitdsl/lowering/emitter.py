@@ -220,6 +220,10 @@ class Emitter:
             return Value(name)
         return spelling.spell(self, e)
 
+    def is_inner(self, e: Expr) -> bool:
+        """Whether e depends on the arguments of a function inside."""
+        return e in self._inside
+
     def uses(self, e: Expr) -> int:
         """How many nodes and outputs use e."""
         return self._uses.get(e, 0)

@@ -100,6 +100,7 @@ def _add(em: Emitter, e: Expr) -> Value:
                 total.number and v.number,
             )
     assert total is not None
+    held = not axes and not any(em.is_inner(t) for _, t in plain)
     for t in reversed(fused):
         if total.number:
             total = Value(f"{total.at(ADD)} + {em.aligned(t, axes).at(MUL)}", ADD)
@@ -110,7 +111,13 @@ def _add(em: Emitter, e: Expr) -> Value:
                 f"ops.vecaffine({em.aligned(x, axes).text}, {em.aligned(A.args[0], axes).text}, {total.text})"
             )
         else:
-            total = Value(f"ops.affine({em.aligned(A, axes).text}, {em.aligned(x, axes).text}, {total.text})")
+            matrix, vector = em.aligned(A, axes).text, em.aligned(x, axes).text
+            if held and em.is_inner(x) and not em.is_inner(A):
+                apply = em.assign(Value(f"ops.affine_by({matrix}, {total.text})"), scope=0)
+                total = Value(f"{apply.text}({vector})")
+            else:
+                total = Value(f"ops.affine({matrix}, {vector}, {total.text})")
+        held = held and not em.is_inner(t)
     return Value(total.text, total.level, total.number, axes)
 
 

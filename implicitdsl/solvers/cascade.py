@@ -31,11 +31,10 @@ class Cascade(Solver):
             return found
         found = found._replace(rung=torch.zeros_like(found.status))
         for place, solver in enumerate(self.rungs[1:], 1):
-            open_ = ~found.converged & (found.status != NOT_FINITE)
             if torch.compiler.is_compiling():
-                start = _start(found, z0, norm(problem.at(a).F(z0, a)))
-                found = _merge(found, solver.solve(problem, start, a), open_, place)
+                found = _where_needed(solver, problem, found, z0, a, place)
                 continue
+            open_ = _open(found)
             rows = open_.nonzero().view(-1)
             if len(rows) == 0:
                 break
@@ -44,6 +43,33 @@ class Cascade(Solver):
             spread = (f.index_copy(0, rows, m) for f, m in zip(found[:5], more[:5], strict=True))
             found = _merge(found, Solved(*spread), open_, place)  # pyright: ignore[reportArgumentType]  # five tensors
         return found
+
+
+def _open(found: Solved) -> Tensor:
+    """The rows that go on."""
+    return ~found.converged & (found.status != NOT_FINITE)
+
+
+def _where_needed(solver: Solver, problem: RootProblem, found: Solved, z0: Tensor, a: Inputs, place: int) -> Solved:
+    """A rung on the whole batch, in a branch of the compiled graph that is skipped where all rows are settled."""
+
+    def go_on(z0: Tensor, *every: Tensor) -> tuple[Tensor, ...]:
+        # views made inside: see `loop`
+        z, status, iterations, residual, nfe, rung, *rest = every
+        inner = tuple(x.view_as(x) for x in rest)
+        before = Solved(z, status, iterations, residual, nfe, None, rung)
+        start = _start(before, z0, norm(problem.at(inner).F(z0, inner)))
+        merged = _merge(before, solver.solve(problem, start, inner), _open(before), place)
+        assert merged.rung is not None
+        return tuple(t.clone() for t in (*merged[:5], merged.rung))
+
+    def settled(z0: Tensor, *every: Tensor) -> tuple[Tensor, ...]:
+        return tuple(t.clone() for t in every[:6])
+
+    assert found.rung is not None
+    operands = (z0, *found[:5], found.rung, *a)
+    z, status, iterations, residual, nfe, rung = torch.cond(_open(found).any(), go_on, settled, operands)
+    return Solved(z, status, iterations, residual, nfe, None, rung)
 
 
 def _start(found: Solved, z0: Tensor, before: Tensor) -> Tensor:

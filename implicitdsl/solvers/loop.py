@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
+from .carries import fresh as fresh
+from .carries import fresh_all
 from .eager import run_eagerly
 from .problem import Inputs, RootProblem
 from .verdict import (
@@ -156,31 +158,3 @@ def _run_compiled(
 
 def _where(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(rows.view(-1, *(1,) * (new.ndim - 1)), new, old)
-
-
-@torch.library.custom_op("implicitdsl::fresh", mutates_args=())
-def fresh(x: Tensor, token: Tensor, place: int) -> Tensor:
-    """A copy of x for a carry of `while_loop`, which no compiler pass elides or shares with another.
-
-    Inductor (torch 2.13) lets the body of a `while_loop` write into its first carries. It also drops a `clone` whose
-    source is read elsewhere, and merges equal pure calls, so two loops that start from the same zeros would share
-    them: silently wrong numbers. `token`, an empty tensor of this loop alone (`torch.empty` is never merged), and
-    `place`, the carry's number, keep copies apart.
-    """
-    return x.clone(memory_format=torch.contiguous_format)
-
-
-@fresh.register_fake
-def _fresh_like(x: Tensor, token: Tensor, place: int) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-@torch.library.custom_op("implicitdsl::fresh_all", mutates_args=())
-def fresh_all(tensors: list[Tensor], token: Tensor) -> list[Tensor]:
-    """`fresh` for all carries of a loop: one call, of which each costs tens of microseconds."""
-    return [x.clone(memory_format=torch.contiguous_format) for x in tensors]
-
-
-@fresh_all.register_fake
-def _all_like(tensors: list[Tensor], token: Tensor) -> list[Tensor]:
-    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,8 +32,9 @@ class RootProblem:
     pullback     (z, *a) -> (u -> (∂F/∂z)ᵀ u), with all that does not depend on u computed once
     pushforward  (z, *a) -> (v -> (∂F/∂z) v), likewise
     adjoint      (z, *a) -> ((u, g) -> g + (∂G/∂z)ᵀ u), a step of the adjoint's own fixed-point iteration, likewise
-    linearised   (z, *a) -> three functions: what `pullback` returns, `vjp_inputs` of u, what `adjoint` returns (None
+    linearised   (z, *a) -> three functions: what `pullback` returns, `vjp_inputs` of -u, what `adjoint` returns (None
                  without a step), with all that they share computed once
+    stepper      (*a) -> (z -> G(z, *a)), with all that does not depend on z computed once
     ranks        core rank of each a_i: it has that many dimensions (shared by the batch) or a leading B before them
     hoist        (*a) -> this problem with everything that depends on a alone computed; called once a solve and again
                  after finished rows have left, its callables still receive (z, *a)
@@ -68,14 +70,23 @@ class RootProblem:
     activation: Callable[[Tensor, float], Tensor] | None = None
     sylvester: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
     linearised: Callable[..., tuple[Linear, Callable[[Tensor], Sequence[Tensor | None]], Shifted | None]] | None = None
+    stepper: Callable[..., Linear] | None = None
 
     def at(self, a: Inputs) -> RootProblem:
         """The problem to iterate on for these inputs, loop invariants hoisted."""
+        if self.stepper is not None:
+            step = self.stepper(*a)
+            return self._with(step=lambda z, *_: step(z), stepper=None)
         return self if self.hoist is None else self.hoist(*a)
+
+    def _with(self, **fields: Any) -> RootProblem:
+        """`dataclasses.replace`, which sets two dozen fields one by one."""
+        made = object.__new__(RootProblem)
+        made.__dict__.update(self.__dict__, **fields)
+        return made
 
     def held(self, z: Tensor, pull: Linear, adjoint: Shifted | None) -> RootProblem:
         """The problem with its linearisation at z known; elsewhere it is computed as before."""
-        made = object.__new__(RootProblem)  # `dataclasses.replace` sets two dozen fields one by one
 
         def pullback(at: Tensor, *a: Tensor) -> Linear:
             return pull if at is z else self.pull(at, a)
@@ -83,8 +94,7 @@ class RootProblem:
         def shifted(at: Tensor, *a: Tensor) -> Shifted:
             return adjoint if at is z and adjoint is not None else self.adjoint_step(at, a)
 
-        made.__dict__.update(self.__dict__, pullback=pullback, adjoint=shifted, hoist=None)
-        return made
+        return self._with(pullback=pullback, adjoint=shifted, hoist=None, stepper=None)
 
     def F(self, z: Tensor, a: Inputs) -> Tensor:
         """The residual, (B, n)."""

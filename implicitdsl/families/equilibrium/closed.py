@@ -43,6 +43,7 @@ def closed(recipe: Recipe, like: Tensor) -> Made:
         recipe.ranks,
         residual=program["residual"],
         step=_optional(program, "step"),
+        stepper=_optional(program, "stepper"),
         jacobian=_optional(program, "jacobian"),
         pullback=_optional(program, "pullback"),
         adjoint=_adjoint(program),

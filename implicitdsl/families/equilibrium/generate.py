@@ -113,6 +113,7 @@ class _Writer:
         self.put_packed("residual", system.residual)
         if system.step is not None:
             self.put_packed("step", system.step)
+            self.put_stepper(system.step)
         if not self.opaques:
             self.put_jacobian()
             self.put_pullback()
@@ -166,6 +167,22 @@ class _Writer:
             opaques=self.opaques,
             dims=self.dims,
         )
+
+    def put_stepper(self, step: Sequence[Expr]) -> None:
+        """`step` as a function of the state alone, where its products with matrices can be prepared."""
+        text = generate(
+            "stepper",
+            self.inputs,
+            [join(step)],
+            self.functions,
+            self.sizes,
+            definitions=self.state.definitions,
+            opaques=self.opaques,
+            dims=self.dims,
+            inner=(self.state.vector,),
+        )
+        if "ops.affine_by" in text:
+            self.texts["stepper"] = text
 
     def _doc(self, name: str, values: Sequence[Expr]) -> str:
         shown = [show(v) for v in values]
@@ -235,14 +252,15 @@ class _Writer:
         )
 
     def put_linearised(self, step: Sequence[Expr] | None) -> None:
-        """What `pullback` returns, `pull_inputs` of u, and, where there is a step, (u, g) -> g + (∂G/∂z)ᵀ u.
+        """What `pullback` returns, `pull_inputs` of -u, and, where there is a step, (u, g) -> g + (∂G/∂z)ᵀ u.
 
         The last is one step of the adjoint's own fixed-point iteration.
         """
         # each has symbols of its own: what seems shared by two of them would be kept apart, and not fused
         bars, found = self._cotangents(), self._cotangents("found", "v")
         moving, given = self._cotangents("old", "w"), self._cotangents("given", "g")
-        also = [Inner("inputs", (found.vector,), self._pulled(self.system.residual, found, self.inputs), self.inputs)]
+        cotangents = [build.neg(g) for g in self._pulled(self.system.residual, found, self.inputs)]
+        also = [Inner("inputs", (found.vector,), cotangents, self.inputs)]
         if step is not None:
             pulled = self._pulled(step, moving, self.system.unknowns)
             moved = join([build.add(g, p) for g, p in zip(given.parts, pulled, strict=True)])

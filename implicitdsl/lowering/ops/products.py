@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,6 +31,18 @@ def affine(A: Tensor, x: Tensor, h: Tensor) -> Tensor:
         if x.dim() == 1:
             return torch.addmv(h, A, x)
     return matvec(A, x) + h
+
+
+def affine_by(A: Tensor, h: Tensor) -> Callable[[Tensor], Tensor]:
+    """x ↦ A x + h, as `affine`: what does not depend on x is transposed and looked at once."""
+    if A.dim() != 2 or h.dim() > 2:
+        return lambda x: affine(A, x, h)
+    transposed = A.mT
+
+    def apply(x: Tensor) -> Tensor:
+        return torch.addmm(h, x, transposed) if x.dim() == 2 else affine(A, x, h)
+
+    return apply
 
 
 def vecaffine(x: Tensor, A: Tensor, h: Tensor) -> Tensor:
