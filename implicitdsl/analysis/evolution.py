@@ -7,6 +7,7 @@ integrals; they come last.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from implicitdsl.ground.records import dataclass
 from implicitdsl.ir import build
@@ -26,6 +27,7 @@ class Evolution:
     keys      for each state the node that a spec writes for it: an unknown, or `deriv` of one
     integrals how many of the last states feed no rate
     events    (op, g): the integration ends where g = 0 ("="), or falls ("<=") or rises (">=") to it
+    kinks     times at which the rates jump, as `jump_t` names them
     """
 
     variable: Expr
@@ -37,9 +39,14 @@ class Evolution:
     keys: tuple[Expr, ...]
     integrals: int
     events: tuple[tuple[str, Expr], ...] = ()
+    kinks: Expr | None = None
 
     def __str__(self) -> str:
         return "first order in " + ", ".join(show(s) for s in self.states)
+
+
+KINKS = "jump_t"
+"""The option that names kinks."""
 
 
 class GapError(Exception):
@@ -107,7 +114,9 @@ def evolution(block: Block, expand: Expand = unchanged) -> Evolution:
         if late is not None:
             raise GapError(f"`{show(late)}` in an equation: the state at another time")
     initial = [values[k] if values[k].shape == k.shape else build.fill(values[k], k.shape) for k in keys]
-    return _ordered(t, begin, end, states, rates, initial, keys, events)
+    kinks = None if block.wishes.forward is None else block.wishes.forward.get(KINKS)
+    form = _ordered(t, begin, end, states, rates, initial, keys, events)
+    return replace(form, kinks=expand(kinks)) if isinstance(kinks, Expr) else form
 
 
 def _renamed(e: Expr, names: Mapping[Expr, Expr]) -> Expr:

@@ -71,17 +71,16 @@ def backsolve(
 
 
 def _paired(problem: OdeProblem, kept: int, a: Inputs, constant: Tensor) -> tuple[OdeProblem, Inputs]:
-    """(d(y, λ)/dt = (f, −(∂f/∂y)ᵀ λ) of the states that feed back, its inputs: `a` and the other states' λ)."""
-    count = len(a)
+    """(d(y, λ)/dt = (f, −(∂f/∂y)ᵀ λ) of the states that feed back, its inputs: the other states' λ and `a`)."""
 
-    def rate(t: Tensor, pair: Tensor, *every: Tensor) -> Tensor:
-        inputs, rest = every[:count], every[count]
+    def rate(t: Tensor, pair: Tensor, rest: Tensor, *inputs: Tensor) -> Tensor:
         y = torch.cat([pair[:, :kept], torch.zeros_like(rest)], 1)
         lam = torch.cat([pair[:, kept:], rest], 1)
         pulled = problem.pull_state(t, y, lam, inputs)
         return torch.cat([problem.rate(t, y, *inputs)[:, :kept], -pulled[:, :kept]], 1)
 
-    return OdeProblem(rate, (*problem.ranks, 1), autonomous=problem.autonomous), (*a, constant)
+    both = OdeProblem(rate, (1, *problem.ranks), autonomous=problem.autonomous, kinks=problem.kinks)
+    return both, (constant, *a)
 
 
 class _Quadrature(Tape):
@@ -101,6 +100,7 @@ class _Quadrature(Tape):
         y = torch.cat([Z[..., :kept], torch.zeros_like(rest)], -1)
         b = torch.tensor(weights, dtype=Z.dtype, device=Z.device).view(-1, 1, 1)
         u = torch.cat([Z[..., kept:], rest], -1) * (-b * entry.H)
-        t = self.method.times(entry.t, entry.H)[:stages].reshape(-1)
+        t = self.method.times(entry.t, entry.H)[:stages]
+        t = (t if entry.sides is None else entry.sides.times(t)).reshape(-1)
         ids = None if entry.ids is None else entry.ids.repeat(stages)
         self.sums.add(t, y.reshape(-1, y.shape[-1]), u.reshape(-1, y.shape[-1]), ids)

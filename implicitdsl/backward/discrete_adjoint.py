@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..solvers.ode.explicit import Explicit
+from ..solvers.ode.kinks import within
 from ..solvers.ode.problem import OdeProblem
 from ..solvers.ode.trajectory import Taken, Tape, interpolate
 from ..solvers.problem import Inputs
@@ -137,9 +138,10 @@ def _step(
         hit = _hit(e, at if e.ids is None else at[e.ids])
         u = u + torch.where(hit.unsqueeze(-1), g if e.ids is None else g[e.ids], 0.0).sum(1)
     if not isinstance(method, Explicit):
-        return _by_autograd(problem, e, y, a, u, sums)
+        return _by_autograd(within(problem, e.sides), e, y, a, u, sums)
+    piece = within(problem, e.sides)
     if Z is None:
-        Z = method.states(problem, a, e.t, e.H, y)
+        Z = method.states(piece, a, e.t, e.H, y)
     dense = start = None
     if e.asked is not None:
         r, c, theta = e.asked
@@ -149,10 +151,11 @@ def _step(
         dense = u.new_zeros(len(weights), *u.shape)
         dense.index_add_(1, r, weights.unsqueeze(-1) * given)
         start = torch.zeros_like(u).index_add_(0, r, given)
-    back, bars = method.transpose(problem, a, e.t, e.H, Z, u, dense)
+    back, bars = method.transpose(piece, a, e.t, e.H, Z, u, dense)
     if sums.wanted:
         count, n = len(bars), u.shape[1]
-        t = method.times(e.t, e.H)[:count].reshape(-1)
+        t = method.times(e.t, e.H)[:count]
+        t = (t if e.sides is None else e.sides.times(t)).reshape(-1)
         ids = None if e.ids is None else e.ids.repeat(count)
         sums.add(t, Z[:count].reshape(-1, n), bars.reshape(-1, n), ids)
     return back if start is None else back + start
@@ -188,8 +191,8 @@ class Undone:
         y, a = self.states, self.a
         if e.ids is not None:
             y, a = y.index_select(0, e.ids), self.problem.rows(a, e.ids)
-        t = e.t + e.H[:, 0]
-        before = e.method.step(self.problem, a, t, -e.H, y, e.method.first(self.problem, t, y, a)).y
+        t, piece = e.t + e.H[:, 0], within(self.problem, e.sides)
+        before = e.method.step(piece, a, t, -e.H, y, e.method.first(piece, t, y, a)).y
         self.states = before if e.ids is None else self.states.index_copy(0, e.ids, before)
         return before, None
 
@@ -224,5 +227,6 @@ class _States:
             if k == end:
                 return
             a = self.a if e.ids is None else self.problem.rows(self.a, e.ids)
-            new = e.method.step(self.problem, a, e.t, e.H, y, e.method.first(self.problem, e.t, y, a)).y
+            piece = within(self.problem, e.sides)
+            new = e.method.step(piece, a, e.t, e.H, y, e.method.first(piece, e.t, y, a)).y
             everyone = new if e.ids is None else everyone.index_copy(0, e.ids, new)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
-from ..solvers.loop import fresh
+from ..solvers.carries import fresh
 from ..solvers.ode.control import Control
 from ..solvers.ode.explicit import Explicit
 from ..solvers.ode.kinks import Kinks, kinks_of, within

@@ -182,7 +182,7 @@ class _Plain(torch.autograd.Function):
             tape = Tape(states=False)
             with torch.no_grad():
                 spec.integrate(y0, places, a, tape)
-        if torch.is_grad_enabled() or needs[1] or needs[2]:
+        if torch.is_grad_enabled() or needs[1] or needs[2] or (spec.problem.kinks and needs[-1]):
             taken = segments(tape.entries, spec.methods, len(y0), y0.device)
             wanted = [x for x, need in zip((y0, t0, ts, *a), needs, strict=True) if need]
             again = torch.is_grad_enabled()

@@ -56,6 +56,11 @@ VAN_DER_POL = (
     "given mu in R\nfind x(t) in R, v(t) in R for t in [0, 2] such that "
     "dx/dt = v, dv/dt = mu (1 - x^2) v - x, x(0) = 2, v(0) = 0"
 )
+FORCED = (
+    "given x in R^n, s in R^k, ts in R^m\nparam W in R^(n, n)\nfind z(t) in R^n for t in [0, 1] such that "
+    "dz/dt = tanh(W z) + sign(t - s[0]) * x + sin(t) * sign(t - s[1]), z(0) = x\nusing {}\nreturn z(ts), z(1)"
+)
+KINKS = (torch.tensor([0.35, 0.6], dtype=D), torch.tensor([0.9, 0.2, 0.6], dtype=D))
 TIMES = (torch.tensor([0.9, 0.3, 0.0, 1.2], dtype=D), torch.zeros((), dtype=D))
 CASES = {
     "rk4": (STATE.format("using rk4(steps=7)"), (points(4, 3),), False, TRACED),
@@ -68,6 +73,14 @@ CASES = {
     "leapfrog": (SPRING.format("leapfrog(steps=20)"), (points(4, 3), points(4, 3)), False, TRACED),
     "exponential": ("dz/dt = A z", (points(4, 3),), False, TRACED),
     "module": (MODULE.format(""), (points(4, 3),), True, TRACED),
+    "kinks": (
+        FORCED.format("dopri5(jump_t=s, max_step=0.2, min_step=1e-6)"),
+        (points(4, 3), KINKS[0].clone().requires_grad_(), KINKS[1]),
+        False,
+        TRACED,
+    ),
+    "kinks and landing": (FORCED.format("kvaerno5(jump_t=s)"), (points(4, 3), *KINKS), False, TRACED),
+    "kinks and equal steps": (FORCED.format("rk4(steps=6, jump_t=s)"), (points(4, 3), *KINKS), False, TRACED),
     "stiffness": (VAN_DER_POL, (torch.tensor([1.0, 1000.0], dtype=D, requires_grad=True),), False, TRACED),
 }
 
@@ -76,7 +89,7 @@ CASES = {
 def test_same_as_eager(text: str, given: tuple[Tensor, ...], opaque: bool, backend: str) -> None:
     bound = {"f": Field()} if opaque else {}
     sizes = {"n": 3} if "R^n" in text or "A z" in text else {}
-    sizes |= {"k": 4} if "R^k" in text else {}
+    sizes |= {"k": 2, "m": 3} if "R^m" in text else {"k": 4} if "R^k" in text else {}
     layer = imp.compile(text, bind={**sizes, **bound}).double()
     compiled = torch.compile(layer, fullgraph=True, backend=backend)
     wanted = [x for x in (*given, *layer.parameters()) if x.requires_grad]

@@ -23,6 +23,7 @@ from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
 from implicitdsl.solvers.ode.events import Events
 from implicitdsl.solvers.ode.exponential import linear_flow
+from implicitdsl.solvers.ode.kinks import kinked
 from implicitdsl.solvers.ode.problem import OdeProblem
 from implicitdsl.solvers.ode.trajectory import Ended
 from implicitdsl.solvers.problem import Inputs
@@ -89,6 +90,10 @@ class OdeBlock:
         ts = used[0] if len(used) == 1 else torch.cat(used, 1)
         a = tuple(values[name] for name in recipe.rate.inputs)
         problem, every = self._problem(a, functions, y0, t0)
+        if recipe.kinks is not None:
+            call, rank = recipe.kinks
+            jumps = self._call(call, values, functions).clone()  # compilers refuse an input that comes twice
+            problem, every = kinked(problem), (*every, jumps if rank else jumps.unsqueeze(-1))
         if recipe.exact:
             y, ended = self._exactly(problem, y0, columns[0], used, every)
             made = report(ended, batch, recipe.labels) if want_report else None

@@ -23,7 +23,7 @@ class Written:
     `rate` takes (state, [t], *inputs, *opaques, *dims) and gives the packed rates; so do `jacobian`, `drift`, `gaps`
     (what ends an integration where it is 0) and `slopes` (their rates of change). `pull` and `pull_inputs` take u after
     the state. `invariants` takes (*outer, *outer_opaques, *dims) and gives `hoisted`. `start` takes (*start_inputs,
-    *opaques), `times` (*times_inputs).
+    *opaques), `times` (*times_inputs), `kinks` (*kinks_inputs, *opaques).
     """
 
     text: str
@@ -36,6 +36,8 @@ class Written:
     start: tuple[Expr, ...]
     start_opaques: tuple[str, ...]
     times: tuple[Expr, ...]
+    kinks: tuple[Expr, ...] = ()
+    kinks_opaques: tuple[str, ...] = ()
 
 
 def write(
@@ -93,6 +95,10 @@ class _Writer:
         self.put("start", start, [join(form.initial)], opaques=called)
         asked = ordered(times) or like
         self.put("times", asked, times)
+        kinks, jumped = (), ()
+        if form.kinks is not None:
+            kinks, jumped = ordered([form.kinks]) or like, opaques_of(form.kinks)
+            self.put("kinks", kinks, [form.kinks], opaques=jumped)
         hoisted = tuple(s for s, _ in self.hoisted)
         return Written(
             "\n\n".join(self.texts.values()),
@@ -105,6 +111,8 @@ class _Writer:
             start,
             called,
             asked,
+            kinks,
+            jumped,
         )
 
     def put(self, name: str, inputs: Sequence[Expr], values: Sequence[Expr], opaques: Sequence[str] = ()) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from implicitdsl.analysis.evolution import Evolution
+from implicitdsl.analysis.evolution import KINKS, Evolution
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.ode_solve import Backsolve, Backward, Checkpointed, Reversible, UnrolledSteps
 from implicitdsl.families.call import Call
@@ -115,6 +115,9 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         failures=Failures(part.block.wishes.on_failure or "warn", f"{model.source.name}:{line}"),
         source=model.source,
         places={o.name: o.span for o in model.opaques if o.span is not None},
+        kinks=None
+        if form.kinks is None
+        else (Call("kinks", keys(written.kinks), written.kinks_opaques), form.kinks.rank),
     )
 
 
@@ -203,7 +206,7 @@ def _positions(part: BlockPlan, states: Sequence[tuple[Expr, tuple[int, ...]]]) 
 
 
 def _control(choice: Choice) -> Control:
-    return Control(**{k: v for k, v in choice.options if v is not None})  # pyright: ignore[reportArgumentType]
+    return Control(**{k: v for k, v in choice.options if v is not None and k != KINKS})  # pyright: ignore[reportArgumentType]
 
 
 def _backward(choice: Choice) -> Backward:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from implicitdsl.analysis.evolution import KINKS
 from implicitdsl.families.options import count, positive
 from implicitdsl.ground.methods import Family, Method, Option
 
@@ -15,12 +16,14 @@ SENTENCE = "ode"
 FIXED = (
     positive("dt", None, "step; not together with `steps`"),
     Option("steps", "int", None, "number of equal steps, 100 where `dt` is not given either", lo=1),
+    Option(KINKS, "times", None, "times at which the right-hand side jumps or has a kink: steps end there"),
 )
 ADAPTIVE = (
     positive("rtol", None, "relative tolerance; default 1e-5 in float32, 1e-6 in float64"),
     positive("atol", None, "absolute tolerance; default 1e-7 in float32, 1e-9 in float64"),
     positive("dt0", None, "first step; default from the right-hand side"),
-    positive("min_step", None, "a smaller step fails"),
+    positive("min_step", None, "a sample that needs a smaller step fails"),
+    positive("max_step", None, "no step is larger"),
     count("max_steps", 10000, "steps after which a sample is given up"),
     Option("controller", "name", "i", "step controller: i, pi or pid"),
     *FIXED,

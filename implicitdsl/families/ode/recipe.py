@@ -36,7 +36,7 @@ class Asked:
 class Recipe:
     """All that is known of a block before tensors come. `states` are shapes, in packing order, with the unknowns'
     `names` (None: a derivative); `at_end`: the end state and time are wanted by their own names; `probes`:
-    random signs to be drawn in every call.
+    random signs to be drawn in every call; `kinks`: the times of known kinks, with their rank.
     """
 
     program: Program
@@ -63,6 +63,7 @@ class Recipe:
     failures: Failures
     source: Source
     places: Mapping[str, Span]
+    kinks: tuple[Call, int] | None = None
 
     @property
     def exact(self) -> bool:

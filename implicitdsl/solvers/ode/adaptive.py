@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
 import torch
 from torch import Tensor
 
@@ -11,8 +9,10 @@ from ...ground.outcomes import Outcome
 from ..problem import Inputs
 from .control import Control, first_step, growth, scaled_error
 from .events import POLISH, Events
+from .kinks import Sides, kinks_of, within
 from .method import Method, Step
 from .problem import OdeProblem
+from .rows import Rows, verdicts
 from .trajectory import CONVERGED, RUNNING, Ended, Places, Taken, Tape, interpolate
 
 STIFF_AFTER = 20
@@ -26,35 +26,6 @@ NUDGE = 1e-5
 LANDED = 1 - 1e-12
 STEPS = 100
 """Equal steps of a method without an error estimate, where nothing is said."""
-EPS = torch.finfo(torch.float64).eps
-
-
-@dataclass
-class Rows:
-    """The rows under way, b of them; (b, 1) in float64 but for y, first (b, N), ids, status (b,) and at (b, K).
-
-    s: where they are, h: the step to try, as parts of their span; 0 where a row is done for. log1, log2: logarithms of
-    the errors of the last two steps; most: the largest error so far; limited: steps in a row that stability limits.
-    """
-
-    ids: Tensor
-    status: Tensor
-    t0: Tensor
-    span: Tensor
-    at: Tensor
-    s: Tensor
-    h: Tensor
-    y: Tensor
-    first: Tensor
-    log1: Tensor
-    log2: Tensor
-    most: Tensor
-    limited: Tensor
-
-    def take(self, keep: Tensor) -> None:
-        """Only these rows from here on."""
-        for f in fields(self):
-            setattr(self, f.name, getattr(self, f.name).index_select(0, keep))
 
 
 class Integration:
@@ -77,6 +48,7 @@ class Integration:
         self.rtol, self.atol = control.tolerances(y0.dtype)
         self.end = y0.clone()
         self.status, self.s = verdicts(problem, a, y0, places)
+        self.kinks = kinks_of(problem, a, places.t0, places.span)
         self.steps, self.nfe, self.rung = (torch.zeros(B, dtype=torch.int64, device=device) for _ in range(3))
         self.fired = torch.full_like(self.steps, -1)
         self.error = torch.zeros(B, 1, dtype=torch.float64, device=device)
@@ -101,7 +73,7 @@ class Integration:
                 break
             b = len(rows.ids)
             if going < b and (going <= 0.75 * b or b <= 8 or refused):
-                alive = (rows.s < 1) & (rows.h > 0)
+                alive = rows.going
                 self._settle(method, rows, attempts)
                 rows.take(alive.view(-1).nonzero().view(-1))
                 a = self.problem.rows(self.a, rows.ids)
@@ -132,7 +104,9 @@ class Integration:
         y, s = self.end[ids], self.s[ids]
         t0, span = self.places.t0[ids].unsqueeze(1), self.places.span[ids].unsqueeze(1)
         t = (t0 + s * span).to(y.dtype)[:, 0]
-        first = method.first(self.problem, t, y, a)
+        kinks = None if self.kinks is None else self.kinks.take(ids)
+        problem = within(self.problem, None if kinks is None else kinks.sides(s, span, y.dtype))
+        first = method.first(problem, t, y, a)
         self.nfe[ids] += 1
         control = self.control
         if control.dt is not None:
@@ -142,81 +116,101 @@ class Integration:
         elif control.dt0 is not None:
             h = control.dt0 / span.abs()
         else:
-            h = first_step(self.problem, method, a, t, span.to(y.dtype), y, first, self.rtol, self.atol)
+            h = first_step(problem, method, a, t, span.to(y.dtype), y, first, self.rtol, self.atol)
             self.nfe[ids] += 1
-        zero = torch.zeros_like(s)
-        return Rows(
-            ids, self.status[ids], t0, span, self.places.at[ids], s, h, y, first, zero, zero, self.error[ids], zero
-        )
+        if self._adapts(method):
+            h = control.below(control.above(h, span), span)
+        zero, at, most = torch.zeros_like(s), self.places.at[ids], self.error[ids]
+        return Rows(ids, self.status[ids], t0, span, at, s, h, y, first, zero, zero, most, zero, kinks)
 
     def _attempt(
         self, method: Method, rows: Rows, a: Inputs, attempts: int, last: bool, refused: bool
     ) -> tuple[int, bool]:
         """One step of every row: (how many go on, whether one was refused). One host synchronisation."""
-        dtype, adapts = rows.y.dtype, self._adapts(method)
+        dtype, adapts, control, kinks = rows.y.dtype, self._adapts(method), self.control, rows.kinks
         lands = self.inner and method.interpolant is None
         target = torch.where(rows.at > rows.s, rows.at, 1.0).amin(1, keepdim=True) if lands else None
+        sides, problem = None, self.problem
+        if kinks is not None:
+            ahead, sides = kinks.ahead(rows.s), kinks.sides(rows.s, rows.span, dtype)
+            target = ahead if target is None else torch.minimum(target, ahead)
+            problem = within(problem, sides)
         s = rows.s + rows.h
         s = torch.where(s >= LANDED, 1.0, s) if target is None else torch.where(s >= target * LANDED, target, s)
         h = s - rows.s
         t, H = torch.addcmul(rows.t0, rows.s, rows.span).to(dtype)[:, 0], (h * rows.span).to(dtype)
-        step = method.step(self.problem, a, t, H, rows.y, rows.first)
+        step = method.step(problem, a, t, H, rows.y, rows.first)
         log = None
         if adapts:
             ratio = scaled_error(step, rows.y, self.rtol, self.atol, self.problem.measured)
             good, log = ratio <= 1, ratio.clamp(min=1e-10).log_()
-            rows_h = h * growth((log, rows.log1, rows.log2), self.control.controller, method.control)
+            rows_h = h * growth((log, rows.log1, rows.log2), control.controller, method.control)
+            rows_h = control.above(rows_h, rows.span)
             if target is not None:  # a step cut short to land says little of the next
-                rows_h = torch.where(good, torch.maximum(rows_h, rows.h), rows_h)
+                rows_h = torch.where(good & (s >= target), torch.maximum(rows_h, rows.h), rows_h)
             if step.stiffness is not None and method.limit is not None:
                 most = h * (method.limit / step.stiffness)
                 if not last:
                     rows.limited = (rows.limited + 1) * (rows_h > most)
                 rows_h = torch.fmin(rows_h, most)
+            rows_h = control.below(rows_h, rows.span)
         else:
             ratio, good = rows.most, step.y.isfinite().all(1, keepdim=True)
             rows_h = rows.h
-        counts = [good.sum(), (good & (s >= 1)).sum() if refused else (s >= 1).sum()]
-        mask = None
-        if self.inner and target is None:
+        counts = {"taken": good.sum(), "done": (good & (s >= 1)).sum() if refused else (s >= 1).sum()}
+        mask = arrived = None
+        if self.inner and not lands:
             mask = (rows.at > rows.s) & (rows.at <= s) & (rows.at < 1) & good
-            counts.append(mask.sum())
+            counts["asked"] = mask.sum()
+        if kinks is not None:
+            arrived = kinks.at(s).any(1) & good[:, 0] & (s < 1)[:, 0]
+            counts["arrived"] = arrived.sum()
         if not last and step.stiffness is not None:
-            counts.append((rows.limited >= STIFF_AFTER).sum())
-        found = torch.stack(counts).tolist()
-        b, taken, done = len(rows.ids), found[0], found[1]
-        if mask is not None and found[2] == 0:
-            mask = None
+            counts["stiff"] = (rows.limited >= STIFF_AFTER).sum()
+        found = dict(zip(counts, torch.stack(list(counts.values())).tolist(), strict=True))
+        b, taken = len(rows.ids), found["taken"]
         if taken:
-            asked = None if mask is None else self._interpolated(method, rows, step, mask, h)
-            self._record(method, rows, step, s, t, H, None if taken == b else good, asked)
-            if target is not None:
+            asked = None if mask is None or not found["asked"] else self._interpolated(method, rows, step, mask, h)
+            self._record(method, rows, step, s, t, H, None if taken == b else good, asked, sides)
+            if lands:
                 self._landed(rows, s, step, good)
         event = None
         if self.events is not None and taken:
-            event = self._event(method, rows, step, good, t, H, a)
-        stiff = not last and step.stiffness is not None and found[-1] > 0
+            event = self._event(method, rows, step, good, t, H, a, sides)
+        if arrived is not None and found["arrived"]:
+            step = self._beyond(method, rows, step, s, a, arrived)
         if taken == b and not refused:
             rows.y, rows.first, rows.s, rows.h = step.y, step.last, s, rows_h
             if adapts:
                 rows.most = torch.maximum(rows.most, ratio)
                 rows.log1, rows.log2 = log if log is not None else rows.log1, rows.log1
-            going = b - done
+            going = b - found["done"]
         else:
             going = self._mixed(method, rows, step, s, h, rows_h, ratio, log, good)
         if event is not None:
             going = self._ended(rows, *event)
-        if stiff:
+        if found.get("stiff", 0):
             gone = (rows.limited >= STIFF_AFTER) & (1 - rows.s > WORTH * rows.h) & (rows.h > 0)
-            self._stop(rows, gone, torch.full_like(rows.status, int(Outcome.STIFF)))
-            going = int(((rows.s < 1) & (rows.h > 0)).sum())
-        if going and adapts and attempts % PATIENCE == 0:
-            self._stop(rows, self._small(rows), self._why(rows))
-            going = int(((rows.s < 1) & (rows.h > 0)).sum())
-        if going and attempts >= self.control.max_steps:
-            self._stop(rows, (rows.s < 1) & (rows.h > 0), torch.full_like(rows.status, int(Outcome.MAX_STEPS)))
+            rows.stop(gone, torch.full_like(rows.status, int(Outcome.STIFF)))
+            going = int(rows.going.sum())
+        if going and adapts and (control.min_step is not None or attempts % PATIENCE == 0):
+            rows.stop(control.small(rows.s, rows.h, rows.span), self._why(rows))
+            going = int(rows.going.sum())
+        if going and attempts >= control.max_steps:
+            rows.stop(rows.going, torch.full_like(rows.status, int(Outcome.MAX_STEPS)))
             going = 0
         return going, taken < b
+
+    def _beyond(self, method: Method, rows: Rows, step: Step, s: Tensor, a: Inputs, arrived: Tensor) -> Step:
+        """The step with f on the other side of the kinks at which rows have arrived."""
+        assert rows.kinks is not None
+        r = arrived.nonzero().view(-1)
+        at, t0, span, dtype = s[r], rows.t0[r], rows.span[r], step.y.dtype
+        problem = within(self.problem, rows.kinks.take(r).sides(at, span, dtype))
+        t = torch.addcmul(t0, at, span).to(dtype)[:, 0]
+        self.nfe[rows.ids[r]] += 1
+        last = method.first(problem, t, step.y[r], self.problem.rows(a, r))
+        return step._replace(last=step.last.index_copy(0, r, last))
 
     def _mixed(
         self,
@@ -235,22 +229,16 @@ class Integration:
         rows.y, rows.first = torch.where(good, step.y, rows.y), torch.where(good, step.last, rows.first)
         rows.s = torch.where(good, s, rows.s)
         if log is not None:
-            again = h * growth((log, log, log), "i", method.control).clamp(max=0.9)
+            again = self.control.above(h * growth((log, log, log), "i", method.control).clamp(max=0.9), rows.span)
             rows.h = torch.where(good, new, again)
             rows.most = torch.maximum(rows.most, torch.where(good, ratio, 0.0))
             rows.log1, rows.log2 = torch.where(good, log, rows.log1), torch.where(good, rows.log1, rows.log2)
-            small, why = ~good & self._small(rows), self._why(rows)
+            small = self.control.small(rows.s, rows.h, rows.span) | self.control.least(h, rows.span)
+            small, why = ~good & small, self._why(rows)
         else:
             small, why = ~good, torch.full_like(rows.status, int(Outcome.DIVERGED))
-        self._stop(rows, small & (before > 0), why)
-        return int(((rows.s < 1) & (rows.h > 0)).sum())
-
-    def _small(self, rows: Rows) -> Tensor:
-        """Whether the next step is too small to be taken, (b, 1)."""
-        small = rows.s + rows.h <= rows.s * (1 + 2 * EPS)
-        if self.control.min_step is not None:
-            small = small | (rows.h * rows.span.abs() < self.control.min_step)
-        return small & (rows.s < 1) & (rows.h > 0)
+        rows.stop(small & (before > 0), why)
+        return int(rows.going.sum())
 
     def _why(self, rows: Rows) -> Tensor:
         """Of a row whose steps have become too small: DIVERGED where its state has grown, (b,)."""
@@ -258,13 +246,16 @@ class Integration:
         size = torch.linalg.vector_norm(self.y0[rows.ids], dim=1)
         return torch.where(grown > 1e3 * (1 + size), int(Outcome.DIVERGED), int(Outcome.STEP_UNDERFLOW))
 
-    def _stop(self, rows: Rows, gone: Tensor, why: Tensor) -> None:
-        """Rows that go no further."""
-        rows.status = torch.where(gone[:, 0], why, rows.status)
-        rows.h = torch.where(gone, 0.0, rows.h)
-
     def _event(
-        self, method: Method, rows: Rows, step: Step, good: Tensor, t: Tensor, H: Tensor, a: Inputs
+        self,
+        method: Method,
+        rows: Rows,
+        step: Step,
+        good: Tensor,
+        t: Tensor,
+        H: Tensor,
+        a: Inputs,
+        sides: Sides | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """(rows (m,), s there (m, 1), states (m, N), which event) of the events inside this step; None: there are none.
 
@@ -277,7 +268,8 @@ class Integration:
             return None
         t, H, y, first, which = t[r], H[r], rows.y[r], rows.first[r], which[r]
         mine, part = self.problem.rows(a, r), theta[r].unsqueeze(1)
-        at = method.step(self.problem, mine, t, H * part, y, first)
+        problem = within(self.problem, None if sides is None else sides.rows(r))
+        at = method.step(problem, mine, t, H * part, y, first)
         for _ in range(POLISH):
             gap, ahead = (
                 self.events.gaps(t + ((part + d) * H)[:, 0], at.y + d * H * at.last, *mine).gather(1, which[:, None])
@@ -285,7 +277,7 @@ class Integration:
             )
             change = gap * NUDGE / torch.where(ahead == gap, torch.inf, ahead - gap)
             part = torch.where(change.abs() < 0.5, (part - change).clamp(0.0, 1.0), part)
-            at = method.step(self.problem, mine, t, H * part, y, first)
+            at = method.step(problem, mine, t, H * part, y, first)
         s = rows.s[r] + part.double() * (H.double() / rows.span[r])
         return r, s, at.y, which
 
@@ -295,7 +287,7 @@ class Integration:
         rows.h = rows.h.index_fill(0, r, 0.0)
         rows.status = rows.status.index_fill(0, r, CONVERGED)
         self.fired[rows.ids[r]] = which
-        return int(((rows.s < 1) & (rows.h > 0)).sum())
+        return int(rows.going.sum())
 
     def _landed(self, rows: Rows, s: Tensor, step: Step, good: Tensor) -> None:
         """Outputs at which a step ended."""
@@ -328,6 +320,7 @@ class Integration:
         H: Tensor,
         good: Tensor | None,
         asked: tuple[Tensor, Tensor, Tensor] | None,
+        sides: Sides | None,
     ) -> None:
         """Put the step on the tape; `good`: of these rows only."""
         if self.tape is None:
@@ -341,7 +334,8 @@ class Integration:
             ids, s, t, H = rows.ids[keep], s[keep], t[keep], H[keep]
             y, Z = y if snapshots else y[keep], None if Z is None else Z[:, keep]
             asked = None if asked is None else ((good[:, 0].cumsum(0) - 1)[asked[0]], *asked[1:])
-        entry = Taken(method, ids, s, t, H, y, Z, asked)
+            sides = None if sides is None else sides.rows(keep)
+        entry = Taken(method, ids, s, t, H, y, Z, asked, sides)
         self.tape.append(entry)
 
     def _settle(self, method: Method, rows: Rows, attempts: int) -> None:
@@ -352,21 +346,6 @@ class Integration:
         self.status[ids] = torch.where(rows.s[gone, 0] >= 1, CONVERGED, rows.status[gone])
         self.steps[ids] += attempts
         self.nfe[ids] += attempts * method.evaluations
-
-
-def verdicts(problem: OdeProblem, a: Inputs, y0: Tensor, places: Places) -> tuple[Tensor, Tensor]:
-    """(status (B,), where each row is (B, 1)) at the start: what is not finite, or asks for times before the start, has
-    failed; an empty interval is done.
-    """
-    B = y0.shape[0]
-    bad = ~(y0.isfinite().all(1) & places.span.isfinite() & places.t0.isfinite() & places.at.isfinite().all(1))
-    for x, rank in zip(a, problem.ranks, strict=True):
-        if x.dim() > rank and x.is_floating_point():
-            bad = bad | ~x.reshape(B, -1).isfinite().all(1)
-    still = places.span == 0
-    status = torch.where(still, CONVERGED, RUNNING)
-    status = torch.where(~bad & (places.at < 0).any(1), int(Outcome.OUTSIDE), status)
-    return torch.where(bad, int(Outcome.NOT_FINITE), status), still.double().unsqueeze(1)
 
 
 def integrate(

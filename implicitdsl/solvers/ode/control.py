@@ -15,6 +15,8 @@ GAINS = {"i": (1.0, 0.0, 0.0), "pi": (0.8, 0.31, 0.0), "pid": (0.58, 0.21, 0.1)}
 """Exponents of the last three error ratios, over the order of the estimate (SUNDIALS, ARKODE's controllers)."""
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
+EPS = torch.finfo(torch.float64).eps
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,15 @@ class Control:
     """Tolerances and limits. Times in units of t; None: the default.
 
     rtol, atol: error per step below atol + rtol |y|, root mean square over the measured entries. dt0: first step;
-    min_step: a smaller one fails; max_steps: attempts after which a row is given up. dt or steps: equal steps instead.
+    min_step: a row that needs a smaller one fails (a step that ends early, at the end or at a kink, may be smaller);
+    max_step: none is larger; max_steps: attempts after which a row is given up. dt or steps: equal steps instead.
     """
 
     rtol: float | None = None
     atol: float | None = None
     dt0: float | None = None
     min_step: float | None = None
+    max_step: float | None = None
     max_steps: int = 10000
     controller: str = "i"
     dt: float | None = None
@@ -40,6 +44,27 @@ class Control:
         rtol = self.rtol if self.rtol is not None else (1e-6 if double else 1e-5)
         atol = self.atol if self.atol is not None else (1e-9 if double else 1e-7)
         return max(rtol, 10 * torch.finfo(dtype).eps), atol
+
+    def above(self, h: Tensor, span: Tensor) -> Tensor:
+        """h (b, 1), a part of the span, or `min_step` where it is smaller."""
+        return h if self.min_step is None else torch.maximum(h, self.min_step / span.abs())
+
+    def below(self, h: Tensor, span: Tensor) -> Tensor:
+        """h (b, 1), a part of the span, or `max_step` where it is larger."""
+        return h if self.max_step is None else torch.minimum(h, self.max_step / span.abs())
+
+    def small(self, s: Tensor, h: Tensor, span: Tensor) -> Tensor:
+        """Whether the step h from s, parts of the span, is too small to be taken, (b, 1)."""
+        small = s + h <= s * (1 + 2 * EPS)
+        if self.min_step is not None:
+            small = small | (h * span.abs() < self.min_step * (1 - ROUNDING))
+        return small & (s < 1) & (h > 0)
+
+    def least(self, h: Tensor, span: Tensor) -> Tensor:
+        """Whether the step h, a part of the span, cannot be made smaller, (b, 1)."""
+        if self.min_step is None:
+            return torch.zeros_like(h, dtype=torch.bool)
+        return h * span.abs() <= self.min_step * (1 + ROUNDING)
 
 
 def norm(x: Tensor, measured: int | None) -> Tensor:

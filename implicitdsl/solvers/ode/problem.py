@@ -27,6 +27,7 @@ class OdeProblem:
     drift        (t, y, *a) -> ∂f/∂t (B, N)
     autonomous   f does not contain t
     measured     only the first so many entries are in the error norm; the others are integrals that feed nothing back
+    kinks        the last input holds times at which f or a derivative of it jumps: see `kinks.kinked`
     """
 
     rate: Rate
@@ -37,6 +38,7 @@ class OdeProblem:
     drift: Rate | None = None
     autonomous: bool = False
     measured: int | None = None
+    kinks: bool = False
 
     def rows(self, a: Inputs, rows: Tensor) -> Inputs:
         """The inputs of some rows."""

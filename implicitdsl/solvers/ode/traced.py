@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
 from ...ground.outcomes import Outcome
-from ..loop import fresh
+from ..carries import fresh
 from ..problem import Inputs
 from .adaptive import LANDED, STEPS, STIFF_AFTER, WORTH
 from .control import Control, first_step, growth, scaled_error

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...ground.outcomes import Outcome
+from .kinks import Sides
 from .method import Method
 
 CONVERGED, RUNNING = int(Outcome.CONVERGED), int(Outcome.RUNNING)
@@ -50,7 +51,8 @@ class Taken(NamedTuple):
     """One accepted step of b rows on the tape. end (b, 1): where it ends, as a part of the span.
 
     ids: the rows, None: all. y: the states (b, N) before the step, or under a budget those of all rows (B, N); it and
-    Z (s, b, N) may have been forgotten. `asked`: (rows, columns, θ) of interpolated outputs.
+    Z (s, b, N) may have been forgotten. `asked`: (rows, columns, θ) of interpolated outputs. `sides`: the piece between
+    two kinks, where there are any.
     """
 
     method: Method
@@ -61,6 +63,7 @@ class Taken(NamedTuple):
     y: Tensor | None
     Z: Tensor | None
     asked: tuple[Tensor, Tensor, Tensor] | None
+    sides: Sides | None = None
 
 
 class Tape:
