@@ -87,3 +87,15 @@ def test_latent_rate_of_events(tmp_path: Path) -> None:
     assert result["latent rate"]["likelihood"] > result["constant rate"]["likelihood"] + 2
     assert abs(result["latent rate"]["expected"] - result["constant rate"]["expected"]) < 1
     assert picture.stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_reaction_learnt_through_implicit_steps(tmp_path: Path) -> None:
+    picture = tmp_path / "reaction.png"
+    result = run("reaction/train.py", "--fast", "--out", str(picture))
+    # zeros of the trace of the reaction's Jacobian at rest, found by SciPy's fsolve and brentq
+    assert result["hopf"]["true"] == pytest.approx([0.0260232, 0.0280000], abs=2e-6)
+    assert result["rest"] < 0.005  # of a coverage between 0.13 and 0.25
+    assert 0.035 < result["width"] < 0.045
+    assert result["oscillating"]["true"] >= 8
+    assert picture.stat().st_size > 20_000
