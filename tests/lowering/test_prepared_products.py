@@ -23,7 +23,7 @@ def test_a_step_with_prepared_products_is_the_step() -> None:
   param A in R^(n, n), B in R^(n, n)
   find u in R^n, v in R^n such that
     u = tanh(A v + x)
-    v = sigmoid(B u + A v + y)
+    v = sigmoid(B u + y)
   using picard
 """
     layer = imp.compile(text, n=3).double()
