@@ -79,7 +79,8 @@ def analyse(
             from .program import program
 
             form = program(block, expand)
-            facts, smooth = optimum(form, about, calculus)
+            asked = block.wishes.forward  # a method that differentiates norms sees them
+            facts, smooth = optimum(form, about, calculus, asked is None or asked.method != "nlp")
             found.append(BlockFacts(block, block, None, facts, form, smooth))
         elif block.sentence == "ode":
             from .dynamics import dynamics

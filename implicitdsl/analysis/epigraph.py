@@ -19,9 +19,12 @@ from .curvature import Curvatures
 KINKS = frozenset(("abs", "relu", "maximum", "minimum", "max_all", "min_all", "norm_1", "norm_inf"))
 
 
-def lifted(form: Program, rules: Curvatures) -> Program:
-    """The program without kinks, with further unknowns at the end; itself where it has none. It must be convex."""
-    lift = _Lift(form, rules)
+def lifted(form: Program, rules: Curvatures, squares: bool = True) -> Program:
+    """The program without kinks, with further unknowns at the end; itself where it has none. It must be convex.
+
+    Norms stay, but for ‖x‖ ≤ r with `squares`.
+    """
+    lift = _Lift(form, rules, squares)
     objective = lift.smooth(form.objective, None)
     constraints: list[Constraint] = []
     for c in form.constraints:
@@ -33,8 +36,8 @@ def lifted(form: Program, rules: Curvatures) -> Program:
 
 
 class _Lift:
-    def __init__(self, form: Program, rules: Curvatures) -> None:
-        self.form, self.rules = form, rules
+    def __init__(self, form: Program, rules: Curvatures, squares: bool) -> None:
+        self.form, self.rules, self.squares = form, rules, squares
         self.varying = frozenset(form.unknowns)
         self.unknowns: list[Expr] = []
         self.constraints: list[Constraint] = []
@@ -48,7 +51,7 @@ class _Lift:
         if pieces is not None:
             return [found for body in pieces for found in self.constraint(replace(c, body=body, written=body))]
         body = self.smooth(c.body, c.span)
-        ball = self._ball(body)
+        ball = self._ball(body) if self.squares else None
         if ball is not None:
             x, r = ball
             squared = build.sub(build.inner(x, x), build.power(r, num(2.0)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from implicitdsl.ground.facts import Fact, Smoothness
 from implicitdsl.ir.dims import Dim, size_of
 from implicitdsl.ir.nodes import Expr, depends, walk
-from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, Constraint, Program
+from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, SECOND, Constraint, Program
 from implicitdsl.ir.printer import show
 
 from .context import Context
@@ -14,20 +14,26 @@ from .degree import degree
 from .epigraph import lifted
 from .horizon import horizon
 from .passes import Calculus
+from .second_order import second_order
 from .separable import separable
 
 NAMES = {0.0: "constant", 1.0: "linear", 2.0: "quadratic"}
 
 
-def optimum(form: Program, context: Context, by: Calculus | None = None) -> tuple[tuple[Fact, ...], Program]:
+def optimum(
+    form: Program, context: Context, by: Calculus | None = None, cones: bool = True
+) -> tuple[tuple[Fact, ...], Program]:
     """`size`, `objective` ("linear", "quadratic", None), `equalities` and `inequalities` (how many, a dimension),
-    `affine` (whether all of them are), `definite` (how many matrix constraints), `convex`, `rough` (calls with kinks),
+    `affine` (whether all of them are), `definite` (how many matrix constraints), `second` (how many norms are cones,
+    which is only so where that makes the rest quadratic, and with `cones`), `convex`, `rough` (calls with kinks),
     `separable` of quadratic ones, `horizon` of those with constraints that are lists.
     A convex program is taken without its kinks; it is handed back too.
     """
     fact = convex(form, context)
     if fact.value is True:
-        form = lifted(form, curvatures(form, context))
+        rules = curvatures(form, context)
+        conic = second_order(lifted(form, rules, squares=False), context.functions) if cones else None
+        form = lifted(form, rules) if conic is None else conic
     unknowns = frozenset(form.unknowns)
     names = ", ".join(show(u) for u in form.unknowns)
     total = Dim(())
@@ -40,6 +46,7 @@ def optimum(form: Program, context: Context, by: Calculus | None = None) -> tupl
         _count("inequalities", form.of(BELOW)),
         _affine(form, unknowns, names, context),
         Fact("definite", len(form.of(DEFINITE)), ()),
+        *([Fact("second", len(form.of(SECOND)), ("norms are second-order cones",))] if form.of(SECOND) else []),
         fact,
         _roughness(form, unknowns, context),
         _opaque(form, unknowns),

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 
 from implicitdsl.calculus import simplify, vjp
 from implicitdsl.ir import build
+from implicitdsl.ir.dims import Dim
 from implicitdsl.ir.function import Functions
 from implicitdsl.ir.nodes import Expr, Role, num, substitute, sym, symbols
-from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, Constraint, Program
+from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, SECOND, Constraint, Program
 from implicitdsl.ir.printer import show
 
 from .derive import primed, slopes
 from .document import Formula, Formulas, Item, Prose
 from .symbols import barred, free_name
 
-LETTERS = {EQUAL: "ν", BELOW: "λ", DEFINITE: "Λ"}
+LETTERS = {EQUAL: "ν", BELOW: "λ", SECOND: "κ", DEFINITE: "Λ"}
 SIGNS = {EQUAL: "=", BELOW: "<=", DEFINITE: ">>"}
 READABLE = 160
 """Formulas longer than so many signs explain nothing."""
@@ -35,7 +36,7 @@ def optimality_items(form: Program, wanted: Sequence[Expr], functions: Functions
     lagrangian = form.objective
     for y, c in pairs:
         term = build.inner(y, c.body)
-        lagrangian = build.add(lagrangian, build.neg(term) if c.kind == DEFINITE else term)
+        lagrangian = build.add(lagrangian, build.neg(term) if c.kind in (SECOND, DEFINITE) else term)
     gradient = [simplify(g) for g in vjp(lagrangian, num(1.0), form.unknowns, table)]
     lines = [Formula(g, num(0.0)) for g in gradient]
     for y, c in pairs:
@@ -89,12 +90,27 @@ def _condition(y: Expr, c: Constraint) -> list[Formula]:
     zero = num(0.0)
     if c.kind == EQUAL:
         return [Formula(c.body, zero, "=", f"{label}multiplier {show(y)}")]
+    if c.kind == SECOND:
+        return _cone(y, c, label)
     side = "⪰" if c.kind == DEFINITE else "≥"
     product = build.inner(y, c.body) if c.kind == DEFINITE or c.body.rank == 0 else build.mul(y, c.body)
     return [
         Formula(c.body, zero, SIGNS[c.kind], f"{label}multiplier {show(y)} {side} 0"),
         Formula(product, zero),
     ]
+
+
+def _cone(y: Expr, c: Constraint, label: str) -> list[Formula]:
+    """t ≥ ‖x‖, the same of the multiplier, and that they are orthogonal; of a list its entries."""
+    body, more = c.body, ""
+    if body.op == "stack_for":
+        name, lo, hi = build.binder_of(body)
+        (body,), more = body.args, f" for {name.split('~')[0]} in {lo}:{hi}"
+        y = build.index(y, (build.at_item(Dim.of(name) - lo),))
+    t, x = (build.index(body, (item,)) for item in (build.at_item(0), build.slice_item(1, body.shape[0])))
+    size = build.call("norm", (x,), ())
+    note = f"{label}multiplier {show(y)} in the same cone{more}"
+    return [Formula(t, size, ">=", note), Formula(build.inner(y, body), num(0.0))]
 
 
 def _gradients(
@@ -116,7 +132,7 @@ def _gradients(
         total = build.add(total, build.inner(p, g))
     moved: list[str] = []
     for y, c in pairs:
-        if c.kind == DEFINITE:
+        if c.kind in (SECOND, DEFINITE):
             return [Prose("Backward differentiates these conditions implicitly, complementarity by its projection.")]
         wish = "r" if len(pairs) == 1 else f"r{y.name[1:]}" if c.kind == BELOW else f"s{y.name[1:]}"
         r = sym(free_name((wish, f"r_{y.name}"), taken), Role.COTANGENT, c.body.shape)

@@ -36,12 +36,13 @@ class System:
     hoisted: tuple[tuple[Expr, Expr], ...] = ()
 
 
-EQUAL, BELOW, DEFINITE = "=", "<=", ">>"
+EQUAL, BELOW, SECOND, DEFINITE = "=", "<=", ">=||.||", ">>"
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """`body = 0`, `body <= 0` (every entry) or `body >> 0` (a matrix; its symmetric part is positive semidefinite).
+    """`body = 0`, `body <= 0` (every entry), `body[0] >= ||body[1:]||` (of a vector, or of every row of a matrix) or
+    `body >> 0` (a matrix; its symmetric part is positive semidefinite).
 
     `sign` is -1 for the lower half of a chain `l <= z <= u`, whose multiplier counts negative in that of the whole.
     `written` is the body of one entry of a list (the body itself without `for`). `set` is where it comes from, if it is

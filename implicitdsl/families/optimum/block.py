@@ -24,13 +24,15 @@ from .samples import Ranked, mark, screened
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows [start, stop) of C that a constraint has; `sign` is that of its multiplier in the one of its label."""
+    """The rows [start, stop) of C that a constraint has, of which one in `step` carries the multiplier; `sign` is its
+    sign in the multiplier of its label."""
 
     start: int
     stop: int
     shape: tuple[int, ...]
     label: str | None
     sign: float
+    step: int = 1
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from implicitdsl.ir import build
 from implicitdsl.ir.dims import size_of
 from implicitdsl.ir.function import Functions
 from implicitdsl.ir.nodes import Expr, Role, depends, num, sym
-from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, Constraint, Program
+from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, SECOND, Constraint, Program
 from implicitdsl.ir.remake import replace
 
 SYMMETRIC = frozenset(("PSD", "PD", "Sym"))
@@ -52,14 +52,15 @@ def is_symmetry(c: Constraint) -> bool:
 def coefficients(form: Program, functions: Functions, by_triangle: bool = False) -> Coefficients:
     """The coefficients of a program whose objective is quadratic (or linear) and whose constraints are affine.
 
-    Matrices M ⪰ 0 are rows −M after the others. `by_triangle`: symmetry of unknowns is not a constraint.
+    Cones and matrices M ⪰ 0 are rows −M after the others. `by_triangle`: symmetry of unknowns is not a constraint.
     """
     unknowns = form.unknowns
     zero = {u: build.zeros(u.shape) for u in unknowns}
     gradient = [simplify(g) for g in vjp(form.objective, num(1.0), unknowns, functions)]
     curved = any(depends(g, frozenset(unknowns)) for g in gradient)
     equal = [c for c in form.of(EQUAL) if not (by_triangle and is_symmetry(c))]
-    rows = (*equal, *form.of(BELOW), *(replace_fields(c, body=build.neg(c.body)) for c in form.of(DEFINITE)))
+    cones = [replace_fields(c, body=build.neg(c.body)) for kind in (SECOND, DEFINITE) for c in form.of(kind)]
+    rows = (*equal, *form.of(BELOW), *cones)
     q = join([simplify(replace(g, zero)) for g in gradient])
     d = join([simplify(build.neg(replace(c.body, zero))) for c in rows]) if rows else None
     bodies = [c.body for c in rows]

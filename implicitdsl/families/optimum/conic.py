@@ -58,7 +58,7 @@ class ConicBlock:
             for (_, shape), flat in zip(recipe.unknowns, recipe.symmetric, strict=True)
         ]
         self.columns = torch.block_diag(*parts)  # z = columns x
-        plain = recipe.cones.zero + recipe.cones.nonneg
+        plain = recipe.cones.zero + recipe.cones.nonneg + sum(recipe.cones.second)
         blocks = [torch.eye(plain, dtype=torch.float64), *(svec_matrix(k) for k in recipe.cones.orders)]
         self.rows = torch.block_diag(*blocks)
 
@@ -124,7 +124,7 @@ class ConicBlock:
             y = (recipe.cones.project(w) - w) @ self.rows.to(state.device)
             for key, label in recipe.duals:
                 mine = [r for r in recipe.rows if r.label == label]
-                total = torch.stack([r.sign * y[:, r.start : r.stop] for r in mine]).sum(0)
+                total = torch.stack([r.sign * y[:, r.start : r.stop : r.step] for r in mine]).sum(0)
                 found[key] = shaped(total, mine[0].shape, shared, kind)
         return found
 
@@ -138,4 +138,4 @@ class _Solver(Solver):
     def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
         found = self.recipe.solver.solve(Cone(*a), self.recipe.cones, z0.shape[0])
         state = torch.cat([found.x, found.w], -1)
-        return Solved(state, found.status, found.iterations, found.residual, found.iterations)
+        return Solved(state, found.status, found.iterations, found.residual, found.iterations, found.factor)

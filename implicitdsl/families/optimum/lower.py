@@ -15,7 +15,7 @@ from implicitdsl.ground.methods import Method
 from implicitdsl.ir.function import Functions
 from implicitdsl.ir.model import Model, SetInfo
 from implicitdsl.ir.nodes import Expr, symbols
-from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, BlockPlan
+from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, SECOND, BlockPlan
 from implicitdsl.lowering.codegen import generate, opaques_of
 from implicitdsl.lowering.source import Program
 from implicitdsl.lowering.stages import queries
@@ -218,6 +218,11 @@ def _rows(found: Coefficients, sizes: Mapping[str, int]) -> tuple[Rows, ...]:
     return tuple(rows)
 
 
+def _heads(r: Rows) -> Rows:
+    """The rows of the t of (t, x) in second-order cones, whose multipliers are those of ‖x‖ ≤ t."""
+    return Rows(r.start, r.stop, r.shape[:-1], r.label, r.sign, r.shape[-1])
+
+
 def _conic(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: Language) -> ConicRecipe:
     found = _coefficients(part, language)
     written = _write(found, language, sizes)
@@ -225,6 +230,9 @@ def _conic(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
     kinds = [c.kind for c in found.rows]
     counts = {kind: sum(r.stop - r.start for r, k in zip(rows, kinds, strict=True) if k == kind) for kind in set(kinds)}
     orders = tuple(r.shape[0] for r, kind in zip(rows, kinds, strict=True) if kind == DEFINITE)
+    second = [r for r, kind in zip(rows, kinds, strict=True) if kind == SECOND]
+    lengths = tuple(r.shape[-1] for r in second for _ in range(r.shape[0] if len(r.shape) == 2 else 1))
+    rows = tuple(_heads(r) if r in second else r for r in rows)
     sets = {s.node: s.set.name for s in part.block.unknowns}
     names = ", ".join(u.name for u in part.block.unknowns)
     choice = part.forward[0]
@@ -236,7 +244,7 @@ def _conic(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         symmetric=tuple(sets.get(u) in SYMMETRIC for u in found.unknowns),
         rows=rows,
         duals=_duals(part, model),
-        cones=Cones(counts.get(EQUAL, 0), counts.get(BELOW, 0), orders),
+        cones=Cones(counts.get(EQUAL, 0), counts.get(BELOW, 0), orders, lengths),
         solver=method.load()(**dict(choice.options)),
         failures=_failures(part, model),
         given=tuple((s.name, s.rank) for s in written.inputs),

@@ -23,7 +23,7 @@ def value(facts: Facts, name: str) -> Any:
 def is_quadratic(facts: Facts) -> bool:
     """Whether it is a quadratic (or linear) program."""
     polynomial = value(facts, "objective") in ("linear", "quadratic")
-    return polynomial and value(facts, "affine") is True and not value(facts, "definite")
+    return polynomial and value(facts, "affine") is True and not value(facts, "definite") and not value(facts, "second")
 
 
 def why_not(facts: Facts) -> str:
@@ -32,7 +32,7 @@ def why_not(facts: Facts) -> str:
         return facts["objective"].proof[0]
     if value(facts, "affine") is not True:
         return facts["affine"].proof[0]
-    return "a matrix inequality"
+    return "a matrix inequality" if value(facts, "definite") else facts["second"].proof[0]
 
 
 def projection(facts: Facts, sizes: Sizes) -> Verdict:
@@ -92,12 +92,14 @@ def ipm(facts: Facts, sizes: Sizes) -> Verdict:
 
 
 def conic(facts: Facts, sizes: Sizes) -> Verdict:
-    if not value(facts, "definite"):
-        return False, "no matrix inequality"
+    if not value(facts, "definite") and not value(facts, "second"):
+        return False, "neither a norm nor a matrix inequality"
     if value(facts, "objective") not in ("linear", "quadratic") or value(facts, "affine") is not True:
         return False, why_not(facts)
     kind = value(facts, "objective")
-    return True, f"a {kind} objective over the semidefinite cone: Clarabel, then Newton steps on the optimality map"
+    if value(facts, "definite"):
+        return True, f"a {kind} objective over the semidefinite cone: Clarabel, then Newton steps on the optimality map"
+    return True, f"a {kind} objective over second-order cones, one a norm: interior point, Newton steps in the end"
 
 
 def nlp(facts: Facts, sizes: Sizes) -> Verdict:
@@ -105,6 +107,8 @@ def nlp(facts: Facts, sizes: Sizes) -> Verdict:
         return False, "a quadratic program"
     if value(facts, "definite"):
         return False, "a matrix inequality"
+    if value(facts, "second"):
+        return False, "its norms are cones"
     if value(facts, "convex") is None:
         return False, "not convex"
     if value(facts, "inequalities").value == 0:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,29 +15,89 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Cones:
-    """{0}^zero × R₊^nonneg × S₊^k × …, the matrices as `svec` vectors of length k (k + 1) / 2."""
+    """{0}^zero × R₊^nonneg × Q^k × … × S₊^k × …: second-order cones Q^k = {(t, y): t ≥ ‖y‖} by length `second`, and
+    semidefinite matrices of `orders` k as `svec` vectors of length k (k + 1) / 2.
+    """
 
     zero: int
     nonneg: int
     orders: tuple[int, ...]
+    second: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
         """The length of an element."""
-        return self.zero + self.nonneg + sum(k * (k + 1) // 2 for k in self.orders)
+        return self.zero + self.nonneg + sum(self.second) + sum(k * (k + 1) // 2 for k in self.orders)
+
+    @cached_property
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """Of the second-order cones: (cones, longest) places among their entries, and which of these there are."""
+        longest = max(self.second)
+        places, at = torch.zeros(len(self.second), longest, dtype=torch.int64), 0
+        for cone, k in enumerate(self.second):
+            places[cone, :k] = torch.arange(at, at + k)
+            at += k
+        return places, torch.arange(longest) < torch.tensor(self.second).unsqueeze(-1)
+
+    def pad(self, v: Tensor) -> Tensor:
+        """The entries of second-order cones (B, entries) as (B, cones, longest), zero where a cone is shorter."""
+        places, there = self.padded
+        return torch.where(there.to(v.device), v[:, places], 0.0) if len(set(self.second)) > 1 else v[:, places]
+
+    def unpad(self, v: Tensor) -> Tensor:
+        """The inverse of `pad`."""
+        return v[:, self.padded[1]]
 
     def project(self, w: Tensor) -> Tensor:
-        """Π(w), (B, size). Differentiable once, with the derivative `slope`."""
-        return _Projection.apply(w, self)
+        """Π(w), (B, size). Differentiable once in the matrices, with the derivative `slope`, else twice."""
+        zero, nonneg, second, *matrices = self.parts(w)
+        found = [torch.zeros_like(zero), nonneg.clamp(min=0)]
+        if self.second:
+            found.append(self.unpad(_second(self.pad(second))))
+        found += [_Projection.apply(v, k) for k, v in zip(self.orders, matrices, strict=True)]
+        return torch.cat(found, -1)
 
     def slope(self, w: Tensor) -> Tensor:
         """DΠ(w), (B, size, size): symmetric, with eigenvalues in [0, 1]."""
-        return _Slope.apply(w, self)
+        zero, nonneg, second, *matrices = self.parts(w)
+        blocks = [torch.diag_embed(torch.cat([torch.zeros_like(zero), (nonneg > 0).to(w.dtype)], -1))]
+        if self.second:
+            slopes = _second_slope(self.pad(second))
+            blocks += [slopes[:, cone, :k, :k] for cone, k in enumerate(self.second)]
+        blocks += [_Slope.apply(v, k) for k, v in zip(self.orders, matrices, strict=True)]
+        return _block_diagonal(blocks)
 
     def parts(self, w: Tensor) -> list[Tensor]:
-        """The pieces of w that belong to the factors."""
-        lengths = [self.zero, self.nonneg, *(k * (k + 1) // 2 for k in self.orders)]
+        """The pieces of w: zeros, nonnegative ones, all of the second-order cones, a matrix each."""
+        lengths = [self.zero, self.nonneg, sum(self.second), *(k * (k + 1) // 2 for k in self.orders)]
         return list(w.split(lengths, -1))
+
+
+def _radius(w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """t, y, ‖y‖ (…, 1), and where (t, y) is outside of the cone and of its polar; elsewhere ‖y‖ may not be zero."""
+    t, y = w[..., :1], w[..., 1:]
+    square = y.square().sum(-1, keepdim=True)
+    outside = square > t.square()
+    return t, y, torch.where(outside, square, 1.0).sqrt(), outside
+
+
+def _second(w: Tensor) -> Tensor:
+    """Projection on second-order cones, (…, k): w inside, 0 in the polar cone, else ½ (1 + t/‖y‖) (‖y‖, y)."""
+    t, y, r, outside = _radius(w)
+    between = 0.5 * (1 + t / r) * torch.cat([r, y], -1)
+    return torch.where(outside, between, torch.where(t > 0, w, 0.0))
+
+
+def _second_slope(w: Tensor) -> Tensor:
+    """Its derivative, (…, k, k): ½ [[1, uᵀ], [u, (1 + t/r) I − (t/r) u uᵀ]], u = y/r, outside; else I or 0."""
+    t, y, r, outside = _radius(w)
+    u, ratio = y / r, (t / r).unsqueeze(-1)
+    eye = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
+    corner = torch.ones_like(ratio)
+    inner = (1 + ratio) * eye[1:, 1:] - ratio * (u.unsqueeze(-1) * u.unsqueeze(-2))
+    top = torch.cat([corner, u.unsqueeze(-2)], -1)
+    between = 0.5 * torch.cat([top, torch.cat([u.unsqueeze(-1), inner], -1)], -2)
+    return torch.where(outside.unsqueeze(-1), between, torch.where((t > 0).unsqueeze(-1), eye, 0.0))
 
 
 def triangle(k: int) -> tuple[Tensor, Tensor]:
@@ -67,32 +128,30 @@ def _eigen(v: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Projection(torch.autograd.Function):
+    """On the semidefinite matrices of order k, as `svec` vectors."""
+
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(w: Tensor, cones: Cones) -> Tensor:
-        zero, nonneg, *matrices = cones.parts(w)
-        found = [torch.zeros_like(zero), nonneg.clamp(min=0)]
-        for k, v in zip(cones.orders, matrices, strict=True):
-            values, V, R = _eigen(v, k)
-            found.append(((V * values.clamp(min=0).unsqueeze(-2)) @ V.mT).flatten(-2) @ R.mT)
-        return torch.cat(found, -1)
+    def forward(w: Tensor, k: int) -> Tensor:
+        values, V, R = _eigen(w, k)
+        return ((V * values.clamp(min=0).unsqueeze(-2)) @ V.mT).flatten(-2) @ R.mT
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Cones], output: Tensor) -> None:
-        ctx.cones = inputs[1]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.order = inputs[1]
         ctx.save_for_backward(inputs[0])
         ctx.save_for_forward(inputs[0])
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         (w,) = ctx.saved_tensors
-        return (ctx.cones.slope(w) @ g.unsqueeze(-1)).squeeze(-1), None
+        return (_Slope.apply(w, ctx.order) @ g.unsqueeze(-1)).squeeze(-1), None
 
     @staticmethod
     def jvp(ctx: Any, t: Tensor, _: None) -> Tensor:
         (w,) = ctx.saved_tensors
-        return (ctx.cones.slope(w) @ t.unsqueeze(-1)).squeeze(-1)
+        return (_Slope.apply(w, ctx.order) @ t.unsqueeze(-1)).squeeze(-1)
 
 
 class _Slope(torch.autograd.Function):
@@ -101,26 +160,22 @@ class _Slope(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(w: Tensor, cones: Cones) -> Tensor:
-        zero, nonneg, *matrices = cones.parts(w)
-        blocks = [torch.diag_embed(torch.cat([torch.zeros_like(zero), (nonneg > 0).to(w.dtype)], -1))]
-        for k, v in zip(cones.orders, matrices, strict=True):
-            values, V, R = _eigen(v, k)
-            gap = values.unsqueeze(-1) - values.unsqueeze(-2)
-            up = values.clamp(min=0)
-            same = gap.abs() <= 1e-14 * values.abs().amax(-1)[..., None, None].clamp(min=1e-300)
-            ratio = (up.unsqueeze(-1) - up.unsqueeze(-2)) / torch.where(same, 1.0, gap)
-            both = ((values.unsqueeze(-1) > 0) & (values.unsqueeze(-2) > 0)).to(w.dtype)
-            weight = torch.where(same, both, ratio)
-            # V (weight ∘ (Vᵀ E V)) Vᵀ of every basis matrix E
-            basis = R.unflatten(-1, (k, k))
-            inner = V.mT.unsqueeze(-3) @ basis @ V.unsqueeze(-3)
-            outer = V.unsqueeze(-3) @ (weight.unsqueeze(-3) * inner) @ V.mT.unsqueeze(-3)
-            blocks.append(outer.flatten(-2) @ R.mT)
-        return _block_diagonal(blocks)
+    def forward(w: Tensor, k: int) -> Tensor:
+        values, V, R = _eigen(w, k)
+        gap = values.unsqueeze(-1) - values.unsqueeze(-2)
+        up = values.clamp(min=0)
+        same = gap.abs() <= 1e-14 * values.abs().amax(-1)[..., None, None].clamp(min=1e-300)
+        ratio = (up.unsqueeze(-1) - up.unsqueeze(-2)) / torch.where(same, 1.0, gap)
+        both = ((values.unsqueeze(-1) > 0) & (values.unsqueeze(-2) > 0)).to(w.dtype)
+        weight = torch.where(same, both, ratio)
+        # V (weight ∘ (Vᵀ E V)) Vᵀ of every basis matrix E
+        basis = R.unflatten(-1, (k, k))
+        inner = V.mT.unsqueeze(-3) @ basis @ V.unsqueeze(-3)
+        outer = V.unsqueeze(-3) @ (weight.unsqueeze(-3) * inner) @ V.mT.unsqueeze(-3)
+        return outer.flatten(-2) @ R.mT
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Cones], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
         pass
 
     @staticmethod

@@ -12,9 +12,16 @@ import torch
 from torch import Tensor
 
 from ...ground.outcomes import Outcome
-from ..factor import factorise
+from ..factor import Factor, factorise
 from .cones import Cones
+from .nesterov_todd import NesterovTodd
 from .quadratic import peak, times, times_transposed
+
+STEPS = 8
+"""Newton steps at most."""
+EXACT, ROUNDING, NEAR = 1e-14, 1e3, 0.1
+"""‖F‖ relative to the solution that needs no further step; a multiple of it that needs none that doesn't help; how far
+steps may lead, relative to the solution."""
 
 
 class Cone(NamedTuple):
@@ -27,13 +34,16 @@ class Cone(NamedTuple):
 
 
 class ConeSolution(NamedTuple):
-    """x (B, n), w = s − y (B, m), from which s = Π(w) and y = Π(w) − w; status, iterations, residual (B,)."""
+    """x (B, n), w = s − y (B, m), from which s = Π(w) and y = Π(w) − w; status, iterations, residual (B,); a factor of
+    the map's Jacobian, if there is one at the solution.
+    """
 
     x: Tensor
     w: Tensor
     status: Tensor
     iterations: Tensor
     residual: Tensor
+    factor: Factor | None = None
 
 
 def optimality(cones: Cones, state: Tensor, P: Tensor, q: Tensor, A: Tensor, b: Tensor) -> Tensor:
@@ -56,7 +66,8 @@ def jacobian(cones: Cones, state: Tensor, P: Tensor, q: Tensor, A: Tensor, b: Te
 
 @dataclass(frozen=True)
 class Conic:
-    """Clarabel's homogeneous interior point (Goulart & Chen 2024) for every sample, then Newton's method.
+    """Clarabel's homogeneous interior point (Goulart & Chen 2024) for every sample, then Newton's method. Problems
+    with second-order cones alone are solved by `NesterovTodd`, a batch at a time, and go to Clarabel where that fails.
 
     The last steps reduce ‖F‖ to rounding where the solution is regular. Statuses: CONVERGED, INFEASIBLE, UNBOUNDED,
     NOT_FINITE, MAX_ITERATIONS, STALLED. Works on the CPU in float64.
@@ -73,7 +84,34 @@ class Conic:
     def solve(self, problem: Cone, cones: Cones, rows: int) -> ConeSolution:
         """The optimum of every sample."""
         tol = 1e-9 if self.tol is None else self.tol
-        whole = [t.detach().expand(rows, *t.shape[-r:]) for t, r in zip(problem, (2, 1, 2, 1), strict=True)]
+        problem = Cone(*(t.detach() for t in problem))
+        if cones.second and not cones.orders:
+            return self._second(problem, cones, rows, tol)
+        return self._by_clarabel(problem, cones, rows, tol)
+
+    def _second(self, problem: Cone, cones: Cones, rows: int, tol: float) -> ConeSolution:
+        """Norms: `NesterovTodd` for the batch; the samples that it does not find go to Clarabel."""
+        P, q, A, b = cured = [t.nan_to_num(0.0, 0.0, 0.0) for t in problem]
+        x, w, found, iterations = NesterovTodd().solve(P, q, A, b, cones, rows)
+        state = torch.cat([x, w], -1)
+        status = torch.where(found, int(Outcome.CONVERGED), int(Outcome.STALLED))
+        state, error, factor = _polished(state, status, cones, cured)
+        good = (error <= 10 * tol * (1 + peak(state, q.expand_as(x), b.expand_as(w)))) & found
+        for t, r in zip(problem, (2, 1, 2, 1), strict=True):
+            good = good & t.isfinite().flatten(-r).all(-1)
+        n = x.shape[-1]
+        status = torch.where(good, int(Outcome.CONVERGED), int(Outcome.STALLED))
+        if bool(good.all()):
+            return ConeSolution(state[:, :n], state[:, n:], status, iterations, error, factor)
+        left = ~good
+        rest = Cone(*(t if t.ndim == r or rows == 1 else t[left] for t, r in zip(problem, (2, 1, 2, 1), strict=True)))
+        again = self._by_clarabel(rest, cones, int(left.sum()), tol)
+        state[left] = torch.cat([again.x, again.w], -1)
+        status[left], iterations[left], error[left] = again.status, again.iterations, again.residual
+        return ConeSolution(state[:, :n], state[:, n:], status, iterations, error)
+
+    def _by_clarabel(self, problem: Cone, cones: Cones, rows: int, tol: float) -> ConeSolution:
+        whole = [t.expand(rows, *t.shape[-r:]) for t, r in zip(problem, (2, 1, 2, 1), strict=True)]
         q, b = whole[1], whole[3]
         finite = torch.stack([t.flatten(1).isfinite().all(-1) for t in whole]).all(0)
         arrays = [[t[i].cpu().numpy() for t in whole] if bool(finite[i]) else None for i in range(rows)]
@@ -87,7 +125,7 @@ class Conic:
         status = torch.tensor([(f or none)[2] for f in found], device=q.device)
         iterations = torch.tensor([(f or none)[3] for f in found], device=q.device)
         safe = [torch.where(finite.view(-1, *(1,) * (t.ndim - 1)), t, 0.0) for t in whole]
-        state, error = _polished(state, status, cones, safe)
+        state, error, _ = _polished(state, status, cones, safe)
         size = 1 + peak(state, safe[1], safe[3])
         good = error <= 10 * tol * size
         solvable = (status == int(Outcome.CONVERGED)) | (status == int(Outcome.STALLED))
@@ -97,22 +135,28 @@ class Conic:
         return ConeSolution(state[:, :n], state[:, n:], status, iterations, error)
 
 
-def _polished(state: Tensor, status: Tensor, cones: Cones, data: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Newton steps as long as they reduce ‖F‖."""
+def _polished(state: Tensor, status: Tensor, cones: Cones, data: list[Tensor]) -> tuple[Tensor, Tensor, Factor | None]:
+    """The best of some Newton steps; the last factor, where it is of a matrix near every sample's solution."""
     P, q, A, b = data
     F = optimality(cones, state, P, q, A, b)
-    error = F.norm(dim=-1)
-    for _ in range(4):
-        step = factorise(jacobian(cones, state, P, q, A, b)).solve(F)
-        trial = torch.where(step.isfinite(), state - step, state)
-        after = optimality(cones, trial, P, q, A, b)
-        helps = (after.norm(dim=-1) < 0.5 * error) & (status != int(Outcome.INFEASIBLE))
-        helps = helps & (status != int(Outcome.UNBOUNDED))
-        if not bool(helps.any()):
+    error, first, trial = F.norm(dim=-1), state, state
+    exact, near = EXACT * (1 + peak(state)), NEAR * (1 + peak(state))
+    open_ = (status != int(Outcome.INFEASIBLE)) & (status != int(Outcome.UNBOUNDED)) & (error > exact)
+    factor: Factor | None = None
+    for _ in range(STEPS):
+        if not bool(open_.any()):
             break
-        state, F = torch.where(helps.unsqueeze(-1), trial, state), torch.where(helps.unsqueeze(-1), after, F)
-        error = F.norm(dim=-1)
-    return state, error
+        tried = factorise(jacobian(cones, trial, P, q, A, b))
+        trial = torch.where(open_.unsqueeze(-1), trial - tried.solve(F), trial)
+        F = optimality(cones, trial, P, q, A, b)
+        after = F.norm(dim=-1)
+        helps = open_ & (after < error) & (peak(trial - first) <= near)
+        # a step of its own Jacobian that meets the conditions has seen the right pieces of them
+        factor = tried if bool((~open_ | helps & (after <= ROUNDING * exact)).all()) else None
+        state, error = torch.where(helps.unsqueeze(-1), trial, state), torch.where(helps, after, error)
+        # also on where ‖F‖ grows: which constraints are active is open at s ≈ y ≈ 0 until a step decides it
+        open_ = open_ & after.isfinite() & (error > exact) & (helps | (error > ROUNDING * exact))
+    return state, error, factor
 
 
 def _clarabel(given: list[Any] | None, cones: Cones, tol: float, max_iter: int) -> tuple[Any, Any, int, int] | None:
@@ -135,6 +179,7 @@ def _clarabel(given: list[Any] | None, cones: Cones, tol: float, max_iter: int) 
         kinds.append(clarabel.ZeroConeT(cones.zero))
     if cones.nonneg:
         kinds.append(clarabel.NonnegativeConeT(cones.nonneg))
+    kinds += [clarabel.SecondOrderConeT(k) for k in cones.second]
     kinds += [clarabel.PSDTriangleConeT(k) for k in cones.orders]
     upper = sparse.csc_matrix(np.triu((P + P.T) / 2))
     found = clarabel.DefaultSolver(upper, q, sparse.csc_matrix(A), b, kinds, settings).solve()
