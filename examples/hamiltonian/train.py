@@ -8,7 +8,12 @@ noisy states each over three time units, and are then run for thirty from other 
 `dq/dt = grad(H(q, p), p), dp/dt = -grad(H(q, p), q)`; the compiler takes the gradients of the network in closed form,
 so that training needs no graph of a graph. With H = K(p) + V(q) the spec asks for leapfrog, whose steps the backward
 pass undoes instead of keeping them. The script prints the error of the states and how far the true energy drifts, and
-draws orbits and energies.
+draws orbits and energies. Measured (means over 16 motions):
+
+    to t = 30             distance  energy off  at the end
+    any field                0.307      0.0964      0.2006
+    energy                   0.156      0.0210      0.0173
+    kinetic + potential      0.139      0.0098      0.0081
 """
 
 from __future__ import annotations
@@ -76,15 +81,16 @@ def draw(path: Path, found: dict[str, Tensor], truth: Tensor, times: Tensor) -> 
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, len(found) + 1, figsize=(4 * len(found) + 5, 3.8), layout="constrained")
+    colours = dict(zip(found, ("tab:orange", "tab:green", "tab:blue"), strict=True))
     for axis, (name, states) in zip(axes, found.items(), strict=False):
-        axis.plot(*truth[0].T.tolist(), color="tab:gray", lw=1, label="pendulum")
-        axis.plot(*states[0].T.tolist(), color="tab:blue", lw=1, label=name)
+        axis.plot(*truth[0].T.tolist(), color="tab:gray", lw=3, alpha=0.4)
+        axis.plot(*states[0].T.tolist(), color=colours[name], lw=1)
         axis.set(title=name, xlabel="q", ylabel="p", aspect="equal")
-        axis.legend(loc="upper right")
-    for name, states in {"pendulum": truth, **found}.items():
-        axes[-1].plot(times.tolist(), energy(*states[0].T).tolist(), label=name)
+    axes[-1].plot(times.tolist(), energy(*truth[0].T).tolist(), color="tab:gray", lw=3, alpha=0.4, label="pendulum")
+    for name, states in found.items():
+        axes[-1].plot(times.tolist(), energy(*states[0].T).tolist(), color=colours[name], lw=1, label=name)
     axes[-1].set(title="energy", xlabel="t", ylim=(0, None))
-    axes[-1].legend()
+    axes[-1].legend(loc="lower left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -1,6 +1,6 @@
 """ODE-Net, RK-Net and ResNet on handwritten digits: error, parameters, and memory against depth.
 
-    python examples/ode_net/train.py            # 40 epochs each, a minute or two on two cores
+    python examples/ode_net/train.py            # 40 epochs each
     python examples/ode_net/train.py --fast     # 4 epochs
 
 The first table of Chen, Rubanova, Bettencourt and Duvenaud (Neural ordinary differential equations, NeurIPS 2018), on
@@ -8,6 +8,14 @@ the digits of scikit-learn. The residual network has six blocks with weights of 
 as the right-hand side of a differential equation. RK-Net keeps every stage of its steps for the backward pass; ODE-Net
 solves the adjoint equation backwards and keeps its end states alone. Memory is what autograd keeps for the backward
 pass of a batch, in bytes an image, shown also for twice and four times the depth (blocks, steps, or a longer interval).
+Measured, in half a minute of one core:
+
+                error  parameters    bytes kept an image at depth 1, 2, 4
+    ResNet      3.00%      27,370        6,026       8,330      12,938
+    RK-Net      4.80%       6,634       10,339      16,567      29,023
+    ODE-Net     4.80%       6,634        3,850       3,850       3,850
+
+In the paper, on MNIST, 0.41 %, 0.47 % and 0.42 % with 0.60, 0.22 and 0.22 million parameters.
 """
 
 from __future__ import annotations
@@ -118,11 +126,16 @@ def draw(path: Path, result: dict[str, dict[str, float]], curves: dict[str, list
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    for name, curve in curves.items():
-        left.semilogy(range(1, len(curve) + 1), curve, label=name)
+    for (name, curve), look in zip(curves.items(), ("-", "-", "--"), strict=True):  # the last two often coincide
+        wide = 3 if name == "RK-Net" else 1.5
+        left.semilogy(range(1, len(curve) + 1), [100 * e for e in curve], look, lw=wide, label=name)
         right.plot((1, 2, 4), [result[name][f"bytes_{depth}"] / 1024 for depth in (1, 2, 4)], "o-", label=name)
-    left.set(xlabel="epoch", ylabel="test error")
-    right.set(xlabel="depth", ylabel="kept for the backward pass, KiB an image", ylim=(0, None))
+    ticks = (3, 5, 10, 20, 40)
+    left.set(xlabel="epoch", ylabel="test error, %", yticks=ticks, yticklabels=[str(tick) for tick in ticks])
+    left.minorticks_off()
+    depths = ("1", "2", "4")
+    right.set(xlabel="depth", xticks=(1, 2, 4), xticklabels=depths, ylabel="kept for the backward pass, KiB an image")
+    right.set_ylim(0, None)
     left.legend()
     right.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
