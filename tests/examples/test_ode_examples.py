@@ -99,3 +99,14 @@ def test_reaction_learnt_through_implicit_steps(tmp_path: Path) -> None:
     assert 0.035 < result["width"] < 0.045
     assert result["oscillating"]["true"] >= 8
     assert picture.stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_probability_flow_is_normalised_and_invertible(tmp_path: Path) -> None:
+    picture = tmp_path / "score_flow.png"
+    figures = run("score_flow/train.py", "--fast", "--out", str(picture))["eight Gaussians"]
+    assert abs(figures["mass"] - 1) < 0.01  # whatever the network has learnt
+    assert figures["round_trip"] < 0.05
+    # a Gaussian of the data's own covariance, 2 + 0.15^2 either way
+    assert figures["model"] < math.log(2 + 0.15**2) + 1 + math.log(2 * math.pi) - 0.1
+    assert picture.stat().st_size > 20_000
