@@ -10,11 +10,13 @@ from torch import Tensor
 
 from .cones import Cones
 from .interior_point import Newton
-from .quadratic import Quadratic, peak, times, times_transposed
+from .quadratic import Quadratic, times, times_transposed
 
 FRACTION = 0.99
 """Of the step to the boundary."""
 TINY = 1e-280
+REGULAR = 1e-14
+"""Of the diagonal."""
 
 
 class Shape(NamedTuple):
@@ -27,7 +29,7 @@ class Shape(NamedTuple):
 
     def second(self, v: Tensor) -> Tensor:
         """(B, c, d), a view."""
-        return v[:, self.plain :].unflatten(-1, (self.c, self.d))
+        return v[..., self.plain :].unflatten(-1, (self.c, self.d))
 
     def joined(self, linear: Tensor, second: Tensor) -> Tensor:
         return torch.cat([linear, second.flatten(-2)], -1) if self.plain else second.flatten(-2)
@@ -42,100 +44,107 @@ class Point(NamedTuple):
     s: Tensor
 
 
-def reflected(v: Tensor) -> Tensor:
-    """J v = (v₀, −v₁)."""
-    return torch.cat([v[..., :1], -v[..., 1:]], -1)
+class Algebra(NamedTuple):
+    """Constants of a shape: the signs of J = diag(1, −1, …), their products, and e = (1, 0, …) of every cone."""
 
+    shape: Shape
+    J: Tensor
+    both: Tensor
+    e: Tensor
 
-def lorentz(u: Tensor, v: Tensor) -> Tensor:
-    """uᵀ J v, (…, 1)."""
-    product = u * v
-    return 2 * product[..., :1] - product.sum(-1, keepdim=True)
+    @staticmethod
+    def of(shape: Shape, like: Tensor) -> Algebra:
+        J = -like.new_ones(shape.d)
+        J[0] = 1
+        e = like.new_zeros(1, shape.plain + shape.c * shape.d)
+        e[:, : shape.plain] = 1
+        shape.second(e)[..., 0] = 1
+        return Algebra(shape, J, J.unsqueeze(-1) * J, e)
+
+    def product(self, u: Tensor, v: Tensor) -> Tensor:
+        """u ∘ v: entry by entry; of a cone (uᵀv, u₀ v₁ + v₀ u₁)."""
+        p, q, k = self.shape.second(u), self.shape.second(v), self.shape.plain
+        crossed = torch.addcmul(p[..., :1] * q, q[..., :1], p)
+        crossed[..., 0] = (p * q).sum(-1)
+        return self.shape.joined(u[:, :k] * v[:, :k], crossed)
 
 
 class Scaling(NamedTuple):
     """W with W z = W⁻¹ s = λ: diag(w) of the nonnegative entries, η (2 v vᵀ − J) of each cone (Vandenberghe 2010, §4).
 
-    w (B, plain); eta (B, c, 1); v (B, c, d); point λ (B, m).
+    w (B, plain); W and its inverse (B, c, d, d); `point` λ (B, m); its parts in the cones: size √(λᵀJλ), unit λ/size,
+    its reflection J λ/size, and λ₁/(size + λ₀).
     """
 
-    shape: Shape
+    by: Algebra
     w: Tensor
-    eta: Tensor
-    v: Tensor
+    W: Tensor
+    inverse: Tensor
     point: Tensor
+    size: Tensor
+    unit: Tensor
+    reflected: Tensor
+    slope: Tensor
 
     @staticmethod
-    def of(shape: Shape, s: Tensor, z: Tensor) -> Scaling:
-        plain = shape.plain
-        w = (s[:, :plain] / z[:, :plain]).sqrt()
-        sq, zq = shape.second(s), shape.second(z)
-        ss, zz = lorentz(sq, sq).clamp(min=TINY).sqrt(), lorentz(zq, zq).clamp(min=TINY).sqrt()
-        sq, zq = sq / ss, zq / zz
-        gamma = ((1 + (sq * zq).sum(-1, keepdim=True)) / 2).sqrt()
-        v = (sq + reflected(zq)) / (2 * gamma)
-        head = v[..., :1] + 1
-        v = torch.cat([head, v[..., 1:]], -1) / (2 * head).sqrt()
-        found = Scaling(shape, w, (ss / zz).sqrt(), v, s)
-        return found._replace(point=found.apply(z))
+    def of(by: Algebra, s: Tensor, z: Tensor) -> Scaling:
+        """For s and z inside the cones."""
+        shape, J = by.shape, by.J
+        k = shape.plain
+        pair = shape.second(torch.stack([s, z]))
+        norms = (pair.square() * J).sum(-1, keepdim=True).clamp(min=TINY).sqrt()
+        sq, zq = (pair / norms).unbind()
+        v = torch.addcmul(sq, J, zq) / (2 + 2 * (sq * zq).sum(-1, keepdim=True)).sqrt()
+        v[..., :1] += 1
+        v = v / (2 * v[..., :1]).sqrt()
+        eta = (norms[0] / norms[1]).sqrt().unsqueeze(-1)
+        W = torch.sub(2 * v.unsqueeze(-1) * v.unsqueeze(-2), torch.diag(J))
+        w = (s[:, :k] / z[:, :k]).sqrt() if k else s[:, :0]
+        found = Scaling(by, w, W * eta, W * by.both / eta, s, s, s, s, s)
+        point = found.apply(z)
+        a = shape.second(point)
+        size = (a.square() * J).sum(-1, keepdim=True).clamp(min=TINY).sqrt()
+        unit = a / size
+        return found._replace(
+            point=point, size=size, unit=unit, reflected=unit * J, slope=unit[..., 1:] / (unit[..., :1] + 1)
+        )
 
     def apply(self, u: Tensor) -> Tensor:
         """W u."""
-        q = self.shape.second(u)
-        q = self.eta * (2 * self.v * (self.v * q).sum(-1, keepdim=True) - reflected(q))
-        return self.shape.joined(self.w * u[:, : self.shape.plain], q)
+        shape = self.by.shape
+        return shape.joined(self.w * u[:, : shape.plain], (self.W @ shape.second(u).unsqueeze(-1)).squeeze(-1))
 
     def undo(self, u: Tensor) -> Tensor:
         """W⁻¹ u."""
-        q = self.shape.second(u)
-        q = (2 * reflected(self.v) * lorentz(self.v, q) - reflected(q)) / self.eta
-        return self.shape.joined(u[:, : self.shape.plain] / self.w, q)
+        shape = self.by.shape
+        return shape.joined(u[:, : shape.plain] / self.w, (self.inverse @ shape.second(u).unsqueeze(-1)).squeeze(-1))
 
     def rows(self, G: Tensor) -> Tensor:
         """W⁻¹ G for G (m, n) or (B, m, n)."""
-        shape = self.shape
+        shape = self.by.shape
         q = G[..., shape.plain :, :].unflatten(-2, (shape.c, shape.d))
-        u = reflected(self.v)
-        sign = torch.ones_like(u[0, 0])
-        sign[1:] = -1
-        q = (2 * u.unsqueeze(-1) * (u.unsqueeze(-2) @ q) - sign.unsqueeze(-1) * q) / self.eta.unsqueeze(-1)
-        q = q.flatten(-3, -2)
+        q = (self.inverse @ q).flatten(-3, -2)
         return torch.cat([G[..., : shape.plain, :] / self.w.unsqueeze(-1), q], -2) if shape.plain else q
-
-    def product(self, u: Tensor, v: Tensor) -> Tensor:
-        """u ∘ v: entry by entry; of a cone (uᵀv, u₀ v₁ + v₀ u₁)."""
-        p, q, k = self.shape.second(u), self.shape.second(v), self.shape.plain
-        both = torch.cat([(p * q).sum(-1, keepdim=True), p[..., :1] * q[..., 1:] + q[..., :1] * p[..., 1:]], -1)
-        return self.shape.joined(u[:, :k] * v[:, :k], both)
 
     def quotient(self, u: Tensor) -> Tensor:
         """λ \\ u: what λ ∘ it is u."""
-        k, a, q = self.shape.plain, self.shape.second(self.point), self.shape.second(u)
-        head = lorentz(a, q) / lorentz(a, a).clamp(min=TINY)
+        shape = self.by.shape
+        a, q = shape.second(self.point), shape.second(u)
+        head = (self.reflected * q).sum(-1, keepdim=True) / self.size
         second = torch.cat([head, (q[..., 1:] - head * a[..., 1:]) / a[..., :1]], -1)
-        return self.shape.joined(u[:, :k] / self.point[:, :k], second)
+        return shape.joined(u[:, : shape.plain] / self.point[:, : shape.plain], second)
 
-    def identity(self) -> Tensor:
-        """e, whose entries are one, and (1, 0) of a cone."""
-        e = torch.zeros_like(self.point[:1])
-        e[:, : self.shape.plain] = 1
-        self.shape.second(e)[..., 0] = 1
-        return e
-
-    def reach(self, *directions: Tensor) -> Tensor:
-        """1 / the longest step from λ along the directions that stays in the cone, at least 0, (B, 1)."""
-        k, a = self.shape.plain, self.shape.second(self.point)
-        size = lorentz(a, a).clamp(min=TINY).sqrt()
-        a = a / size
-        found: list[Tensor] = []
-        for u in directions:
-            q = self.shape.second(u)
-            inner = lorentz(a, q)
-            rest = q[..., 1:] - (inner + q[..., :1]) / (a[..., :1] + 1) * a[..., 1:]
-            found.append(((rest.norm(dim=-1, keepdim=True) - inner) / size).squeeze(-1))
-            if k:
-                found.append(-u[:, :k] / self.point[:, :k])
-        return torch.cat(found, -1).amax(-1, keepdim=True).clamp(min=0)
+    def reach(self, pair: Tensor) -> Tensor:
+        """1 / the longest step from λ along both directions (2, B, m) that stays in the cone, at least 0, (B, 1)."""
+        shape = self.by.shape
+        q = shape.second(pair)
+        inner = (self.reflected * q).sum(-1, keepdim=True)
+        rest = q[..., 1:] - (inner + q[..., :1]) * self.slope
+        most = ((rest.norm(dim=-1, keepdim=True) - inner) / self.size).amax((0, 2))
+        if shape.plain:
+            along = (-pair[..., : shape.plain] / self.point[:, : shape.plain]).amax((0, 2)).unsqueeze(-1)
+            most = torch.maximum(most, along)
+        return most.clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -147,7 +156,7 @@ class NesterovTodd:
     counts as not found, for whatever reason.
     """
 
-    tol: float = 1e-6
+    tol: float = 1e-5
     max_iter: int = 40
 
     def solve(
@@ -171,52 +180,66 @@ class NesterovTodd:
     ) -> tuple[Point, Tensor, Tensor]:
         p = A.shape[-2]
         q, b, h = (t.expand(rows, t.shape[-1]) for t in (q, b, h))
-        degree = shape.plain + shape.c
+        by, degree = Algebra.of(shape, q), shape.plain + shape.c
         at = _start(P, q, A, b, G, h, shape)
         out = Point(*(t.clone() for t in at))
+        rx = times(P, at.x) + q + times_transposed(G, at.z)
+        if p:
+            rx = rx + times_transposed(A, at.y)
+        ry, rz = times(A, at.x) - b, times(G, at.x) + at.s - h
+        left = torch.ones_like(rx[:, :1])  # of the residuals, which a step of length α reduces by 1 − α
         live = torch.arange(rows, device=q.device)
+        open_ = torch.ones_like(live, dtype=torch.bool)
         found, iterations = torch.zeros_like(live, dtype=torch.bool), torch.full_like(live, self.max_iter)
         for it in range(self.max_iter):
-            Px, Az, Gx = times(P, at.x), times_transposed(G, at.z), times(G, at.x)
-            rx = Px + q + Az
-            rz = Gx + at.s - h
-            if p:
-                rx = rx + times_transposed(A, at.y)
-            ry = times(A, at.x) - b
             gap = (at.s * at.z).sum(-1, keepdim=True)
-            value = ((0.5 * Px + q) * at.x).sum(-1).abs()
-            error = torch.maximum(peak(rx) / (1 + peak(q, Az)), peak(rz, ry) / (1 + peak(h, b, Gx)))
-            error = torch.maximum(error, gap.squeeze(-1) / (1 + value))
-            done, lost = error <= self.tol, ~error.isfinite()
-            if bool((done | lost).any()):
-                where = live[done]
-                for t, value_ in zip(out, at, strict=True):
-                    t[where] = value_[done]
+            size = 1 + (q * at.x).sum(-1, keepdim=True).abs()
+            done = ((gap <= self.tol * size) & (left <= self.tol)).squeeze(-1)
+            over = ~open_ | done | ~gap.isfinite().squeeze(-1)
+            if bool((over & open_).any()):
+                here = done & open_
+                where = live[here]
+                for t, value in zip(out, at, strict=True):
+                    t[where] = value[here]
                 found[where], iterations[where] = True, it
-                left = ~(done | lost)
-                if not bool(left.any()):
+                open_ = ~over
+                count = int(open_.sum())
+                if not count:
                     break
-                live = live[left]
-                at = Point(*(t[left] for t in at))
-                q, b, h, rx, ry, rz, gap = (t[left] for t in (q, b, h, rx, ry, rz, gap))
-                P, A, G = (t if t.ndim == 2 else t[left] for t in (P, A, G))
-            at = _step(P, A, G, shape, at, rx, ry, rz, gap / degree)
+                if 2 * count <= len(open_):  # else the others go along
+                    live, at = live[open_], Point(*(t[open_] for t in at))
+                    q, rx, ry, rz, gap, left = (t[open_] for t in (q, rx, ry, rz, gap, left))
+                    P, A, G = (t if t.ndim == 2 else t[open_] for t in (P, A, G))
+                    open_ = torch.ones_like(live, dtype=torch.bool)
+            at, step = _step(P, A, G, by, at, rx, ry, rz, gap / degree)
+            rest = 1 - step
+            rx, rz, left = rest * rx, rest * rz, rest * left
+            ry = rest * ry if p else ry
         return out, found, iterations
 
 
-def _system(P: Tensor, A: Tensor, G: Tensor, like: Tensor) -> Newton:
-    """P + GᵀG with the equalities A."""
-    C = G if not A.shape[-2] else _stacked(A, G)
+class _Plain(NamedTuple):
+    """A Cholesky factor of P + GᵀG, without equalities."""
+
+    L: Tensor
+
+    def solve(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.cholesky_solve(f.unsqueeze(-1), self.L).squeeze(-1), g
+
+
+def _system(P: Tensor, A: Tensor, G: Tensor, like: Tensor) -> Newton | _Plain:
+    """P + GᵀG with the equalities A. Without them a factor that fails leaves the sample for others."""
+    if not A.shape[-2]:
+        H = P + G.mT @ G
+        H.diagonal(dim1=-2, dim2=-1).mul_(1 + REGULAR).add_(TINY)
+        return _Plain(torch.linalg.cholesky_ex(H)[0])
     none = like.new_zeros(())
-    return Newton(Quadratic(P, none, C, none, A.shape[-2]), like.new_ones(1, G.shape[-2]))
-
-
-def _stacked(A: Tensor, G: Tensor) -> Tensor:
     if A.ndim < G.ndim:
         A = A.expand(G.shape[0], *A.shape)
     elif G.ndim < A.ndim:
         G = G.expand(A.shape[0], *G.shape)
-    return torch.cat([A, G], -2)
+    C = torch.cat([A, G], -2)
+    return Newton(Quadratic(P, none, C, none, A.shape[-2]), like.new_ones(1, G.shape[-2]))
 
 
 def _start(P: Tensor, q: Tensor, A: Tensor, b: Tensor, G: Tensor, h: Tensor, shape: Shape) -> Point:
@@ -240,26 +263,27 @@ def _inside(v: Tensor, shape: Shape) -> Tensor:
 
 
 def _step(
-    P: Tensor, A: Tensor, G: Tensor, shape: Shape, at: Point, rx: Tensor, ry: Tensor, rz: Tensor, mu: Tensor
-) -> Point:
-    W = Scaling.of(shape, at.s, at.z)
+    P: Tensor, A: Tensor, G: Tensor, by: Algebra, at: Point, rx: Tensor, ry: Tensor, rz: Tensor, mu: Tensor
+) -> tuple[Point, Tensor]:
+    """The next point, and the length of the step."""
+    W = Scaling.of(by, at.s, at.z)
     Gs, below = W.rows(G), W.undo(rz)
     newton = _system(P, A, Gs, at.x)
 
-    def direction(centre: Tensor, keep: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """dx, dy, W dz and W⁻¹ ds with λ ∘ (W dz + W⁻¹ ds) = λ ∘ centre, residuals reduced by `keep`."""
-        part = keep * below + centre
-        dx, dy = newton.solve(-keep * rx - times_transposed(Gs, part), -keep * ry)
+    def direction(centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """dx, dy, and W dz, W⁻¹ ds with λ ∘ (W dz + W⁻¹ ds) = λ ∘ centre."""
+        part = below + centre
+        dx, dy = newton.solve(-rx - times_transposed(Gs, part), -ry)
         dz = times(Gs, dx) + part
-        return dx, dy, dz, centre - dz
+        return dx, dy, torch.stack([dz, centre - dz])
 
-    _, _, dz, ds = direction(-W.point, 1.0)
-    step = W.reach(dz, ds).clamp(min=1.0).reciprocal()
-    ahead = ((W.point + step * dz) * (W.point + step * ds)).sum(-1, keepdim=True)
+    _, _, pair = direction(-W.point)
+    step = W.reach(pair).clamp(min=1.0).reciprocal()
+    ahead = (torch.addcmul(W.point, step, pair[0]) * torch.addcmul(W.point, step, pair[1])).sum(-1, keepdim=True)
     now = W.point.square().sum(-1, keepdim=True)
     sigma = (ahead / now.clamp(min=TINY)).clamp(0, 1) ** 3
-    centre = -W.point + W.quotient(sigma * mu * W.identity() - W.product(ds, dz))
-    dx, dy, dz, ds = direction(centre, 1.0)
-    step = (W.reach(dz, ds) / FRACTION).clamp(min=1.0).reciprocal()
-    # W (λ + α ds) and W⁻¹ (λ + α dz): in the cones also after rounding
-    return Point(at.x + step * dx, at.y + step * dy, at.z + step * W.undo(dz), at.s + step * W.apply(ds))
+    centre = W.quotient(sigma * mu * by.e - by.product(pair[1], pair[0])) - W.point
+    dx, dy, pair = direction(centre)
+    step = (W.reach(pair) / FRACTION).clamp(min=1.0).reciprocal()
+    z, s = at.z + step * W.undo(pair[0]), at.s + step * W.apply(pair[1])
+    return Point(at.x + step * dx, at.y + step * dy if dy.shape[-1] else dy, z, s), step
