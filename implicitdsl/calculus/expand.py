@@ -62,7 +62,8 @@ def _derivative(op: str, body: Expr, x: Expr, functions: Functions) -> Expr:
 
 def probe(point: Expr) -> Expr:
     """The random signs of estimates by a variable; all estimates by it share them."""
-    return sym(f"ε_{point.name}", Role.PROBE, point.shape)
+    name = point.name if point.op == "sym" else f"{point.args[0].name}_{point.attrs[0]}"
+    return sym(f"ε_{name}", Role.PROBE, point.shape)
 
 
 def estimated_divergence(expr: Expr, x: Expr, signs: Expr, functions: Functions) -> Expr:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from implicitdsl.ir.nodes import Role, node, substitute, sym, symbols
+from implicitdsl.ir.nodes import Expr, Role, node, rebuild, same_with, sym, symbols
 from implicitdsl.syntax import ast
 
 from .constants import inline
@@ -23,16 +23,18 @@ class Operators(Elaborator):
             self.report.add("IMP112", f"`{name}` takes an expression and a variable; {len(expr.args)} given", expr.span)
             return None
         variable = unwrap(expr.args[1])
-        if not isinstance(variable, ast.Name):
+        if not isinstance(variable, (ast.Name, ast.Derivative)):
             self.report.add(
                 "IMP113",
-                f"the second argument of `{name}` must be a name, not `{self.text(variable)}`",
+                f"the second argument of `{name}` must be a name or a derivative, not `{self.text(variable)}`",
                 variable.span,
                 help="name the variable: a definition with arguments, `where f(v) = …`, can be differentiated "
                 "by `v` and called",
             )
             return None
-        body, point = self.elaborate(expr.args[0]), self.name(variable)
+        along = isinstance(variable, ast.Derivative)
+        body = self.elaborate(expr.args[0])
+        point = self.derivative(variable) if isinstance(variable, ast.Derivative) else self.name(variable)
         if body is None or point is None:
             return None
         method: tuple[object, ...] = ()
@@ -42,8 +44,9 @@ class Operators(Elaborator):
                 self.report.add("IMP704", f"`{self.text(how)}`: div is `exact` or `hutchinson`", how.span)
                 return None
             method = (how.text,) if how.text == "hutchinson" else ()
-        if point.expr.op != "sym":
-            self.report.add("IMP113", f"`{variable.text}` is no variable", variable.span)
+        written = self.text(variable)
+        if point.expr.op != "sym" and not along:
+            self.report.add("IMP113", f"`{written}` is no variable", variable.span)
             return None
         bodies = {"grad": (), "hess": ()}
         if name in bodies and body.rank != 0:
@@ -51,7 +54,7 @@ class Operators(Elaborator):
                 "IMP204",
                 f"`{name}` needs a scalar; `{self.text(expr.args[0])}` has shape {self.show(body.shape)}",
                 expr.args[0].span,
-                help=f"`jac({self.text(expr.args[0])}, {variable.text})` is the Jacobian" if name == "grad" else None,
+                help=f"`jac({self.text(expr.args[0])}, {written})` is the Jacobian" if name == "grad" else None,
             )
             return None
         if name == "div" and (body.rank != point.rank or not self.dims.unify_shapes(body.shape, point.shape)):
@@ -64,17 +67,17 @@ class Operators(Elaborator):
                 point,
             )
             return None
-        bound = sym(self.context.unique(variable.text), Role.BOUND, point.shape, variable.span)
-        inlined = inline(body.expr, dict(self.context.definition_order), point.expr)
-        inner = substitute(inlined, {point.expr: bound})
+        bound = sym(self.context.unique(written), Role.BOUND, point.shape, variable.span)
+        inlined = inline(body.expr, dict(self.context.definition_order), None if along else point.expr)
+        inner = _independent(inlined, point.expr, bound)
         everything = symbols(inline(body.expr, dict(self.context.definition_order)))
         held = sorted(s.name for s in everything if s.role is Role.UNKNOWN)
-        if held and bound not in symbols(inner) and point.expr.role is not Role.UNKNOWN:
+        if held and bound not in symbols(inner) and not along and point.expr.role is not Role.UNKNOWN:
             self.report.add(
                 "IMP113",
                 f"`{self.text(expr)}` is zero: `{held[0]}` is an unknown, and `{name}` holds unknowns fixed",
                 expr.span,
-                help=f"the derivative of the solution by `{variable.text}` is `torch.func.jacrev` of the layer",
+                help=f"the derivative of the solution by `{written}` is `torch.func.jacrev` of the layer",
             )
             return None
         shape = {
@@ -85,3 +88,16 @@ class Operators(Elaborator):
         }[name]
         op = "divergence" if name == "div" else name
         return Typed(node(op, (inner, bound, point.expr), method, shape, expr.span))
+
+
+def _independent(body: Expr, point: Expr, bound: Expr) -> Expr:
+    """The body with `bound` for `point`. A state and its derivatives are variables of their own: ∂L(q, dq/dt)/∂q holds
+    dq/dt fixed. A state at a time of its own, `q(0)`, is held fixed too.
+    """
+
+    def leaf(e: Expr) -> Expr | None:
+        if e is point:
+            return bound
+        return e if e.op in ("deriv", "at") else None
+
+    return rebuild(body, leaf, same_with)
