@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .driver import check, compile, explain, load
     from .ground.diagnostics import Diagnostic
     from .ground.errors import ConvergenceError, ConvergenceWarning, ShapeError, SpecError, SpecWarning
+    from .ground.progress import progress
     from .language import LANGUAGE
     from .lowering.report import Report, Solution
 
@@ -33,6 +34,7 @@ _WHERE = {
     "ShapeError": "ground.errors",
     "ConvergenceWarning": "ground.errors",
     "ConvergenceError": "ground.errors",
+    "progress": "ground.progress",
     "Solution": "lowering.report",
     "Report": "lowering.report",
     "LANGUAGE": "language",
@@ -49,6 +51,7 @@ __all__ = [
     "ShapeError",
     "ConvergenceWarning",
     "ConvergenceError",
+    "progress",
     "Solution",
     "Report",
     "LANGUAGE",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from implicitdsl.ground.errors import ConvergenceError
+from implicitdsl.ground.progress import progress as shown
 from implicitdsl.ir.function import Function
 from implicitdsl.ir.model import Model
 
@@ -101,9 +102,12 @@ class Layer(Holder):
         """The outputs: one is a tensor, several are a named tuple."""
         return self._run(args, kwargs, None, want_report=False)[0]
 
-    def solve(self, *args: Any, start: Any = None, **kwargs: Any) -> Solution:
-        """The outputs with a report. `start`: an earlier `Solution`, or unknowns as tensor, tuple or mapping."""
-        value, report, unknowns = self._run(args, kwargs, start, want_report=True)
+    def solve(self, *args: Any, start: Any = None, progress: bool = False, **kwargs: Any) -> Solution:
+        """The outputs with a report. `start`: an earlier `Solution`, or unknowns as tensor, tuple or mapping.
+        `progress`: differential equations show how far they are (see `implicitdsl.progress`).
+        """
+        with shown(progress) if progress else nullcontext():
+            value, report, unknowns = self._run(args, kwargs, start, want_report=True)
         assert report is not None
         return Solution(value, report, unknowns)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...ground import progress
 from ...ground.outcomes import Outcome
 from ..problem import Inputs
 from .control import Control, first_step, growth, scaled_error
@@ -66,17 +67,20 @@ class Integration:
         rows = self._begin(method, ids, a)
         self.rung[ids] = rung
         attempts, refused = 0, False
-        while True:
-            attempts += 1
-            going, refused = self._attempt(method, rows, a, attempts, last, refused)
-            if not going:
-                break
-            b = len(rows.ids)
-            if going < b and (going <= 0.75 * b or b <= 8 or refused):
-                alive = rows.going
-                self._settle(method, rows, attempts)
-                rows.take(alive.view(-1).nonzero().view(-1))
-                a = self.problem.rows(self.a, rows.ids)
+        with progress.bar(f"{b} samples" if b > 1 else "1 sample") as bar:
+            while True:
+                attempts += 1
+                going, refused = self._attempt(method, rows, a, attempts, last, refused)
+                if bar is not None and (not going or bar.due()):
+                    self._show(bar, rows, len(ids), going)
+                if not going:
+                    break
+                b = len(rows.ids)
+                if going < b and (going <= 0.75 * b or b <= 8 or refused):
+                    alive = rows.going
+                    self._settle(method, rows, attempts)
+                    rows.take(alive.view(-1).nonzero().view(-1))
+                    a = self.problem.rows(self.a, rows.ids)
         self._settle(method, rows, attempts)
         if not last:
             left = (self.status == int(Outcome.STIFF)) | (self.status == int(Outcome.MAX_STEPS))
@@ -93,6 +97,14 @@ class Integration:
             y = y.expand(-1, self.places.at.shape[1], -1)
         time = self.places.t0 + self.s[:, 0] * self.places.span
         return Ended(y, self.end, self.status, self.steps, self.error[:, 0], self.nfe, time, self.rung, self.fired)
+
+    def _show(self, bar: progress.Bar, rows: Rows, count: int, going: int) -> None:
+        """Where the slowest sample is, and how many are through."""
+        place = torch.where(rows.going | (going == 0), rows.s, torch.inf)[:, 0]
+        slowest = int(place.argmin())
+        part = float(rows.s[slowest])
+        t = float(rows.t0[slowest]) + part * float(rows.span[slowest])
+        bar.show(part, f"t = {t:.6g}, {count - going} of {count} finished")
 
     # -- pieces --------------------------------------------------------------------------------------------------------
 
