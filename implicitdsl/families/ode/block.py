@@ -25,6 +25,7 @@ from implicitdsl.solvers.ode.events import Events
 from implicitdsl.solvers.ode.exponential import linear_flow
 from implicitdsl.solvers.ode.kinks import kinked
 from implicitdsl.solvers.ode.problem import OdeProblem
+from implicitdsl.solvers.ode.spectral import Eigen, Kept, spectral_flow
 from implicitdsl.solvers.ode.trajectory import Ended
 from implicitdsl.solvers.problem import Inputs
 
@@ -40,9 +41,10 @@ class OdeBlock:
         self.recipe = recipe
         self._probed: set[int] = set()
         self._layouts: dict[int, tuple[Layout, ...]] = {}
+        self._kept = Kept()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"recipe": self.recipe, "_probed": set(), "_layouts": {}}
+        return {"recipe": self.recipe, "_probed": set(), "_layouts": {}, "_kept": Kept()}
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -95,7 +97,7 @@ class OdeBlock:
             jumps = self._call(call, values, functions).clone()  # compilers refuse an input that comes twice
             problem, every = kinked(problem), (*every, jumps if rank else jumps.unsqueeze(-1))
         if recipe.exact:
-            y, ended = self._exactly(problem, y0, columns[0], used, every)
+            y, ended = self._exactly(problem, y0, columns[0], used, every, self._spectrum(values))
             made = report(ended, batch, recipe.labels) if want_report else None
             return self._answers(y, problem, every, ts, starts, batch), made
         spec = OdeSolve(problem, recipe.methods, recipe.control, recipe.backward, recipe.failures)
@@ -114,17 +116,28 @@ class OdeBlock:
         return self._answers(y, problem, every, ts, starts, batch), made
 
     def _exactly(
-        self, problem: OdeProblem, y0: Tensor, t0: Tensor, columns: Sequence[Tensor], a: Inputs
+        self,
+        problem: OdeProblem,
+        y0: Tensor,
+        t0: Tensor,
+        columns: Sequence[Tensor],
+        a: Inputs,
+        spectrum: tuple[Tensor, Eigen, bool] | None,
     ) -> tuple[Tensor, Ended]:
         """A linear equation by its matrix exponential. Rows that are not finite are named as elsewhere."""
         shared = all(c.stride(0) == 0 or len(c) == 1 for c in (t0, *columns))
         ts = torch.cat([c[:1] if shared else c for c in columns], 1) - (t0[:1] if shared else t0)
         at, zero = t0[:, 0], torch.zeros_like(y0)
-        A = problem.matrix_of(at, y0, a)
-        h = problem.rate(at, zero, *a)
-        if A.dim() == 2 and all(x.dim() == r for x, r in zip(a, problem.ranks, strict=True)):
-            h = h[0]  # nothing batched enters
-        y = linear_flow(A, h, y0, ts[0] if shared else ts)
+        tau = ts[0] if shared else ts
+        if spectrum is not None:
+            scale, eigen, forced = spectrum
+            y = spectral_flow(scale, eigen, problem.rate(at, zero, *a) if forced else None, y0, tau)
+        else:
+            A = problem.matrix_of(at, y0, a)
+            h = problem.rate(at, zero, *a)
+            if A.dim() == 2 and all(x.dim() == r for x, r in zip(a, problem.ranks, strict=True)):
+                h = h[0]  # nothing batched enters
+            y = linear_flow(A, h, y0, tau)
         good = y.detach().isfinite().flatten(1).all(1)
         status = torch.where(good, 0, int(Outcome.NOT_FINITE))
         one = torch.ones_like(status)
@@ -134,6 +147,18 @@ class OdeBlock:
             return y, ended
         ended = report_unfinished(ended, self.recipe.failures)
         return ended.y, ended
+
+    def _spectrum(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Eigen, bool] | None:
+        """The factor of a symmetric constant matrix, its kept eigendecomposition, and whether there are other terms."""
+        spectral = self.recipe.spectral
+        if spectral is None or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return None
+        consts = [values[name] for name in spectral.consts]
+        if any(c.requires_grad or c.is_inference() for c in consts):
+            return None
+        device = next(iter(values.values())).device
+        eigen = self._kept.of(lambda: self._call(spectral.constant, values, {}), consts, device)
+        return None if eigen is None else (self._call(spectral.scale, values, {}), eigen, spectral.forced)
 
     def _until(
         self,

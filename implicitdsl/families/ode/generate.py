@@ -9,11 +9,14 @@ from implicitdsl.analysis.evolution import Evolution
 from implicitdsl.calculus import hoist, jacobian, linearize, vjp
 from implicitdsl.families.equilibrium.packing import join, pack
 from implicitdsl.ir import build
+from implicitdsl.ir.arith import is_zero
 from implicitdsl.ir.dims import size_of
 from implicitdsl.ir.function import Functions
-from implicitdsl.ir.nodes import Expr, Role, sym, symbols
+from implicitdsl.ir.nodes import Expr, Role, depends, substitute, sym, symbols
 from implicitdsl.ir.printer import show
 from implicitdsl.lowering.codegen import generate, opaques_of
+
+from .constant import scaled_constant
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Written:
     `rate` takes (state, [t], *inputs, *opaques, *dims) and gives the packed rates; so do `jacobian`, `drift`, `gaps`
     (what ends an integration where it is 0) and `slopes` (their rates of change). `pull` and `pull_inputs` take u after
     the state. `invariants` takes (*outer, *outer_opaques, *dims) and gives `hoisted`. `start` takes (*start_inputs,
-    *opaques), `times` (*times_inputs), `kinks` (*kinks_inputs, *opaques).
+    *opaques), `times` (*times_inputs), `kinks` (*kinks_inputs, *opaques). Where the Jacobian is a number times a matrix
+    of constants, `scale` (*scale) and `constant` (*constant) give them; `forced`: the equation has further terms.
     """
 
     text: str
@@ -38,6 +42,9 @@ class Written:
     times: tuple[Expr, ...]
     kinks: tuple[Expr, ...] = ()
     kinks_opaques: tuple[str, ...] = ()
+    scale: tuple[Expr, ...] | None = None
+    constant: tuple[Expr, ...] = ()
+    forced: bool = False
 
 
 def write(
@@ -99,6 +106,7 @@ class _Writer:
         if form.kinks is not None:
             kinks, jumped = ordered([form.kinks]) or like, opaques_of(form.kinks)
             self.put("kinks", kinks, [form.kinks], opaques=jumped)
+        scale, constant, forced = self.put_constant(like)
         hoisted = tuple(s for s, _ in self.hoisted)
         return Written(
             "\n\n".join(self.texts.values()),
@@ -113,6 +121,9 @@ class _Writer:
             asked,
             kinks,
             jumped,
+            scale,
+            constant,
+            forced,
         )
 
     def put(self, name: str, inputs: Sequence[Expr], values: Sequence[Expr], opaques: Sequence[str] = ()) -> None:
@@ -156,7 +167,24 @@ class _Writer:
                 "pull_inputs", taken, pulled(self.inputs), self.functions, self.sizes, reduce_like=self.inputs, **kwargs
             )
 
+    def put_constant(self, like: tuple[Expr, ...]) -> tuple[tuple[Expr, ...] | None, tuple[Expr, ...], bool]:
+        """See `Written`: what `scale` and `constant` take, and whether the equation is forced."""
+        matrix = None if self.opaques or self.moving else self._jacobian()
+        found = None if matrix is None or depends(matrix, set(self.form.states)) else scaled_constant(matrix)
+        if found is None:
+            return None, (), False
+        scale, constant = (ordered([e]) or like for e in found)
+        self.put("scale", scale, found[:1])
+        self.put("constant", constant, found[1:])
+        at_zero = {s: build.zeros(s.shape) for s in self.form.states}
+        return scale, constant, any(not is_zero(substitute(r, at_zero)) for r in self.rates)
+
     def put_jacobian(self) -> None:
+        matrix = self._jacobian()
+        if matrix is not None:
+            self.put_packed("jacobian", matrix)
+
+    def _jacobian(self) -> Expr | None:
         """∂f/∂state (N, N), where every block has a closed form."""
         rows: list[Expr] = []
         for rate in self.rates:
@@ -164,12 +192,12 @@ class _Writer:
             for s in self.form.states:
                 block = jacobian(rate, s, self.functions)
                 if block is None:
-                    return
+                    return None
                 blocks.append(build.reshape(block, (size_of(rate.shape), size_of(s.shape))))
             rows.append(
                 blocks[0] if len(blocks) == 1 else build.transpose(build.concat(list(map(build.transpose, blocks))))
             )
-        self.put_packed("jacobian", rows[0] if len(rows) == 1 else build.concat(rows))
+        return rows[0] if len(rows) == 1 else build.concat(rows)
 
 
 def ordered(roots: Sequence[Expr], exclude: Sequence[Expr] = ()) -> tuple[Expr, ...]:

@@ -27,7 +27,7 @@ from implicitdsl.solvers.ode.tableaux import TABLEAUX
 
 from .block import OdeBlock
 from .generate import ordered, write
-from .recipe import Asked, Recipe
+from .recipe import Asked, Recipe, Spectral
 
 EXPM = "expm"
 SYMPLECTIC = {"leapfrog": (1.0,), "yoshida4": YOSHIDA}
@@ -118,6 +118,14 @@ def recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         kinks=None
         if form.kinks is None
         else (Call("kinks", keys(written.kinks), written.kinks_opaques), form.kinks.rank),
+        spectral=None
+        if not exact or written.scale is None
+        else Spectral(
+            Call("scale", keys(written.scale)),
+            Call("constant", keys(written.constant)),
+            keys([s for s in written.constant if s.role is Role.CONST]),
+            written.forced,
+        ),
     )
 
 

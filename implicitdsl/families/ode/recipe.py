@@ -33,10 +33,23 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Spectral:
+    """A linear equation's matrix as `scale` times `constant`, which is computed from the declarations `consts` alone;
+    `forced`: the equation has further terms.
+    """
+
+    scale: Call
+    constant: Call
+    consts: tuple[str, ...]
+    forced: bool
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All that is known of a block before tensors come. `states` are shapes, in packing order, with the unknowns'
     `names` (None: a derivative); `at_end`: the end state and time are wanted by their own names; `probes`:
-    random signs to be drawn in every call; `kinks`: the times of known kinks, with their rank.
+    random signs to be drawn in every call; `kinks`: the times of known kinks, with their rank; `spectral`: where the
+    equation's matrix is a number times a matrix of constants.
     """
 
     program: Program
@@ -64,6 +77,7 @@ class Recipe:
     source: Source
     places: Mapping[str, Span]
     kinks: tuple[Call, int] | None = None
+    spectral: Spectral | None = None
 
     @property
     def exact(self) -> bool:
