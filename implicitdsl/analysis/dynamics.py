@@ -80,7 +80,7 @@ def _separable(form: Evolution) -> Fact:
                 return Fact("separable", None, (f"{show(form.states[i])} and {show(form.states[j])} are in one group",))
     q = tuple(i for i, c in sorted(side.items()) if c == 0)
     p = tuple(i for i, c in sorted(side.items()) if c == 1)
-    if not q or not p or form.variable in symbols(*form.rates):
+    if not q or not p:
         return Fact("separable", None, ("the states do not fall into two groups that move each other",))
     first, second = (", ".join(show(form.states[i]) for i in group) for group in (q, p))
     return Fact("separable", (q, p), (f"{first} moves by {second} alone, and {second} by {first} alone",))
