@@ -23,6 +23,9 @@ GATHERING = 16384
 FEW = 64
 """So many numbers are taken to the host one by one."""
 
+SMALL, LARGE = 1e-15, 1e15
+"""Between them a norm in float32 is a norm: no square of an entry that matters vanishes or overflows."""
+
 RHYTHM = 16
 """A method that is tested every few steps is tested after another 1/RHYTHM of its steps where that is more."""
 
@@ -55,11 +58,14 @@ def run_eagerly(
     k, before, due = 0, 0, rule.window
     size = scale
     ceiling, measured = ROOM * rule.tol * float(reach.amax()), 8
+    least, _ = _range(first)
     while True:
-        error = view.error if gone is None else view.error.masked_fill(gone, torch.inf)
+        error = view.error
+        if gone is not None:
+            error = error.masked_fill(gone, torch.inf)
+            least, _ = _range(error)
         if k:
             since.append(error)
-        least = _smallest(error)
         last = k >= rule.max_iter
         look = last or k >= due or math.isnan(least) or view.outcome is not None
         if look or not least > ceiling or k >= 2 * measured:
@@ -110,18 +116,22 @@ def run_eagerly(
                     gone, left = None, 0
         count = min(rule.every if rule.every == 1 else max(rule.every, k // RHYTHM), rule.max_iter - k)
         state = method.advance(problem, a, state, count)
-        view = method.view(state)
+        quick = method.glance(state)
+        view = method.view(state) if quick is None else quick
+        least, most = _range(view.error)
+        if quick is not None and not (least > SMALL and most < LARGE):
+            view = method.view(state)
+            least, _ = _range(view.error)
         k, before = k + count, k
     assert ledger.out is not None
     return bundle(ledger.out)
 
 
-def _smallest(error: Tensor) -> float:
-    """NaN if any is. One sync; a few numbers are looked through faster here than by an operator."""
-    if error.shape[0] > FEW:
-        return float(error.amin())
-    values = error.tolist()
-    return math.nan if math.isnan(sum(values)) else min(values)
+def _range(error: Tensor) -> tuple[float, float]:
+    """The smallest and the largest; NaN if any is. One sync; a few numbers are looked through faster here than by an
+    operator."""
+    values = error.tolist() if error.shape[0] <= FEW else torch.stack(torch.aminmax(error)).tolist()
+    return (math.nan, math.nan) if math.isnan(sum(values)) else (min(values), max(values))
 
 
 def _least(errors: list[Tensor]) -> Tensor:

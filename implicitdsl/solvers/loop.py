@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
-from .carries import fresh as fresh
 from .carries import fresh_all
 from .eager import run_eagerly
 from .problem import Inputs, RootProblem
@@ -68,6 +67,10 @@ class Iteration(Solver):
     def view(self, state: Any) -> View:
         """What the loop may see of a state."""
 
+    def glance(self, state: Any) -> View | None:
+        """`view` at less cost, if there is such; the error has to be right only from `eager.SMALL` to `eager.LARGE`."""
+        return None
+
     def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
         return run(self, problem, z0, a)
 
@@ -92,7 +95,7 @@ def run(method: Iteration, problem: RootProblem, z0: Tensor, a: Inputs) -> Solve
         solved = _run_compiled(method, whole, a, state, rule, first, scale)
     else:
         if method.measures_start and not bool(z0.any()):
-            scale = reach = first
+            scale = reach = first  # ‖z‖ is no larger after one step from 0
         else:
             scale = _scale(problem, z0, a, first, rule.tol)
             reach = torch.maximum(norm(view.z), scale)

@@ -36,7 +36,7 @@ class Picard(Iteration):
     measures_start: ClassVar[bool] = True
 
     def rule(self, n: int, dtype: torch.dtype) -> Rule:
-        every = 5 if n <= 64 else 3 if n <= 256 else 2  # a test costs about as much as two small steps
+        every = 7 if n <= 64 else 3 if n <= 256 else 2  # a test costs about as much as one or two small steps
         # a nilpotent ∂G/∂z carries news by one coordinate a step, so no progress for n steps is no stall yet
         return Rule(tolerance(self.tol, dtype), every, max(96, 2 * n), self.max_iter)
 
@@ -58,7 +58,12 @@ class Picard(Iteration):
         return PicardState(z, previous)
 
     def view(self, state: PicardState) -> View:
-        error = norm(state.z - state.previous)
+        return self._seen(state, norm(state.z - state.previous))
+
+    def glance(self, state: PicardState) -> View | None:
+        return self._seen(state, torch.linalg.vector_norm(state.z - state.previous, dim=-1))
+
+    def _seen(self, state: PicardState, error: Tensor) -> View:
         return View(state.z, error if self.damping == 1.0 else error / self.damping)
 
     def _advance(self, problem: RootProblem, z: Tensor, a: Inputs) -> Tensor:
