@@ -13,6 +13,7 @@ from .convexity import convex, curvatures
 from .degree import degree
 from .epigraph import lifted
 from .horizon import horizon
+from .nearest import nearest
 from .passes import Calculus
 from .second_order import second_order
 from .separable import separable
@@ -26,10 +27,12 @@ def optimum(
     """`size`, `objective` ("linear", "quadratic", None), `equalities` and `inequalities` (how many, a dimension),
     `affine` (whether all of them are), `definite` (how many matrix constraints), `second` (how many norms are cones,
     which is only so where that makes the rest quadratic, and with `cones`), `convex`, `rough` (calls with kinks),
+    `nearest` where it is a projection that has a formula,
     `separable` of quadratic ones, `horizon` of those with constraints that are lists.
     A convex program is taken without its kinks; it is handed back too.
     """
     fact = convex(form, context)
+    near = nearest(form, context, by) if fact.value is True and by is not None and cones else None
     if fact.value is True:
         rules = curvatures(form, context)
         conic = second_order(lifted(form, rules, squares=False), context.functions) if cones else None
@@ -50,6 +53,7 @@ def optimum(
         fact,
         _roughness(form, unknowns, context),
         _opaque(form, unknowns),
+        *([near] if near is not None else []),
     )
     polynomial = facts[1].value in ("linear", "quadratic") and fact.value is True
     if facts[1].value == "quadratic" and polynomial and by is not None:

@@ -61,10 +61,10 @@ def _parts(form: Program, context: Context, by: Calculus) -> Separable | str:
     gradient = [by.simplify(g) for g in by.vjp(form.objective, num(1.0), unknowns, functions)]
     p: list[Expr] = []
     for u, g in zip(unknowns, gradient, strict=True):
-        if depends(g, frozenset(unknowns) - {u}) or not _entrywise(g, u):
+        if depends(g, frozenset(unknowns) - {u}) or not entrywise(g, u):
             return f"{show(g)} is not a multiple of {show(u)}, entry by entry"
         weight = by.simplify(by.linearize(g, {u: build.ones(u.shape)}, functions))
-        if depends(weight, frozenset(unknowns)) or not _positive(weight, context):
+        if depends(weight, frozenset(unknowns)) or not positive(weight, context):
             return f"{show(weight)} is not certainly positive"
         p.append(weight)
     lower: dict[Expr, Side] = {}
@@ -103,7 +103,7 @@ def _parts(form: Program, context: Context, by: Calculus) -> Separable | str:
 def _side(c: Constraint, unknowns: Sequence[Expr], context: Context, by: Calculus) -> tuple[Expr, bool, Side] | None:
     """(u, whether from above, the side) of s u + c ≤ 0 with a number s."""
     mine = [u for u in unknowns if depends(c.body, frozenset((u,)))]
-    if len(mine) != 1 or c.body.shape != mine[0].shape or not _entrywise(c.body, mine[0]):
+    if len(mine) != 1 or c.body.shape != mine[0].shape or not entrywise(c.body, mine[0]):
         return None
     (u,) = mine
     slope = by.simplify(by.linearize(c.body, {u: build.ones(u.shape)}, context.functions))
@@ -125,7 +125,7 @@ def _repeated(e: Expr) -> float | None:
     return 1.0 if e.op == "ones" else e.number
 
 
-def _entrywise(e: Expr, u: Expr) -> bool:
+def entrywise(e: Expr, u: Expr) -> bool:
     """Whether every entry of e depends on the same entry of u alone, affinely where `linearize` says so."""
     if e.shape != u.shape:
         return False
@@ -137,7 +137,7 @@ def _entrywise(e: Expr, u: Expr) -> bool:
     return True
 
 
-def _positive(e: Expr, context: Context) -> bool:
+def positive(e: Expr, context: Context) -> bool:
     """Whether every entry is certainly > 0."""
     if e.number is not None:
         return e.number > 0
@@ -148,12 +148,12 @@ def _positive(e: Expr, context: Context) -> bool:
             found = context.sets.get(e)
             return found is not None and (found.name == "positive" or (found.name == "open" and found.args[0] >= 0))
         case "add":
-            strict = any(_positive(a, context) for a in e.args)
+            strict = any(positive(a, context) for a in e.args)
             return strict and all(Bounds(context).range(a).lo >= 0 for a in e.args)
         case "mul" | "div":
-            return all(_positive(a, context) for a in e.args)
+            return all(positive(a, context) for a in e.args)
         case "pow" | "sum" | "index" | "reshape" | "concat" | "stack":
-            return _positive(e.args[0], context)
+            return positive(e.args[0], context)
         case "call":
             return e.name in POSITIVE_CALLS
         case _:

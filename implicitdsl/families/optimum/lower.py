@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from implicitdsl.analysis.nearest import Nearest
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.kkt import Spec
 from implicitdsl.families.call import Call
@@ -29,6 +30,7 @@ from .conditions import source as smooth_source
 from .conic import ConicBlock, ConicRecipe
 from .evaluate import Evaluate
 from .horizon import AlongStages, bands, layout
+from .nearest import NearestBlock, NearestRecipe
 from .separable import SeparableBlock
 from .separable_lower import separable_recipe, separable_source
 from .smooth import SmoothBlock, SmoothRecipe
@@ -66,12 +68,46 @@ def lower(parts: Sequence[BlockPlan], model: Model, sizes: Mapping[str, int], la
         return ConicBlock(_conic(part, model, sizes, language))
     if _is_sorted(part):
         failures, duals = _failures(part, model), _duals(part, model)
+        if _nearest(part) is not None:
+            return NearestBlock(_nearest_recipe(part, model, sizes, language, failures, duals))
         return SeparableBlock(separable_recipe(part, model, sizes, language, failures, duals))
     return OptimumBlock(_recipe(part, model, sizes, language))
 
 
 def _is_sorted(part: BlockPlan) -> bool:
     return part.forward[0].method == SORTED and part.backward.method != SMOOTHED
+
+
+def _nearest(part: BlockPlan) -> Nearest | None:
+    """The projection that has a formula."""
+    fact = part.fact("nearest")
+    return fact.value if fact is not None and isinstance(fact.value, Nearest) else None
+
+
+def _nearest_recipe(
+    part: BlockPlan,
+    model: Model,
+    sizes: Mapping[str, int],
+    language: Language,
+    failures: Failures,
+    duals: Sequence[tuple[str, str]],
+) -> NearestRecipe:
+    found = _nearest(part)
+    assert found is not None, "the rung suits projections"
+    outputs = [found.p, found.q, *([] if found.radius is None else [found.radius])]
+    inputs, opaques = _inputs(outputs), opaques_of(*outputs)
+    call = Call("coefficients", tuple(s.name for s in inputs), opaques)
+    text = generate(call.name, inputs, outputs, language.function_table, sizes)
+    shape = tuple(d.evaluate(sizes) for d in found.unknown.shape)
+    return NearestRecipe(
+        program=Program(f"{model.name or 'layer'} {found.unknown.name}", text),
+        call=call,
+        unknown=(found.unknown.name, shape),
+        ball=found.radius is not None,
+        duals=tuple(key for key, _ in duals),
+        failures=failures,
+        given=tuple((s.name, s.rank) for s in inputs),
+    )
 
 
 def source(part: BlockPlan, language: Language) -> str:
@@ -84,6 +120,11 @@ def source(part: BlockPlan, language: Language) -> str:
         except KeyError:
             dims = sorted({n for u in system.system.unknowns for d in u.shape for n in d.names})
             return smooth_source(system, language.function_table, {}, None, dims)[0]
+    found = _nearest(part)
+    if _is_sorted(part) and found is not None:
+        outputs = [found.p, found.q, *([] if found.radius is None else [found.radius])]
+        dims = sorted({n for d in found.unknown.shape for n in d.names})
+        return generate("coefficients", _inputs(outputs), outputs, language.function_table, {}, dims=dims)
     if _is_sorted(part):
         return separable_source(part, language)
     found = _coefficients(part, language)

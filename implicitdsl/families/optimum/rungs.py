@@ -36,6 +36,8 @@ def why_not(facts: Facts) -> str:
 
 
 def projection(facts: Facts, sizes: Sizes) -> Verdict:
+    if value(facts, "nearest") is not None:
+        return True, f"{facts['nearest'].proof[0]}: closed form"
     if value(facts, "separable") is None:
         found = facts.get("separable")
         return False, found.proof[0] if found is not None else "not separable"
