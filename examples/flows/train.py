@@ -1,6 +1,6 @@
 """Continuous normalizing flows on two moons, two circles and eight Gaussians: one layer for density, samples and field.
 
-    python examples/flows/train.py            # three data sets, 1,000 steps each, some minutes on two cores
+    python examples/flows/train.py            # three data sets, 1,000 steps each, four minutes of one core
     python examples/flows/train.py --fast     # two moons, 40 steps
 
 Chen, Rubanova, Bettencourt and Duvenaud (Neural ordinary differential equations, NeurIPS 2018); Grathwohl et al.
@@ -8,7 +8,16 @@ Chen, Rubanova, Bettencourt and Duvenaud (Neural ordinary differential equations
 negative divergence of the field. The compiler takes that trace in closed form: with two hidden layers it costs one more
 product with a matrix that is computed once a call. The script prints the negative log-likelihood of data that was not
 trained on, in nats, beside that of the best single Gaussian, and draws data, density, samples and the field at three
-times.
+times. Measured:
+
+    negative log-likelihood      flow  Gaussian     mass  there and back
+    two moons                   1.501     2.827   1.0000         1.2e-02
+    two circles                 2.541     3.221   1.0003         2.3e-02
+    eight Gaussians             1.698     3.550   1.0003         3.2e-03
+    the entropy of eight Gaussians that do not overlap is 1.698
+
+The flow has no seams: the two circles, which it must tear open from one disc, take longest, and the inner one is still
+filled after 1,000 steps.
 """
 
 from __future__ import annotations
@@ -27,7 +36,7 @@ from tqdm import tqdm
 import implicitdsl as imp
 
 HERE = Path(__file__).parent
-HIDDEN, BATCH, RATE, REACH = 48, 256, 3e-3, 3.0
+HIDDEN, BATCH, REACH = 48, 256, 3.0
 
 
 def moons(count: int, random: torch.Generator) -> Tensor:
@@ -60,13 +69,13 @@ def gaussian_loss(x: Tensor) -> float:
     return float(0.5 * torch.logdet(torch.cov(x.T)) + 1 + math.log(2 * math.pi))
 
 
-def fit(name: str, steps: int, seed: int) -> tuple[Any, Tensor, dict[str, float]]:
+def fit(name: str, steps: int, rate: float, seed: int) -> tuple[Any, Tensor, dict[str, float]]:
     """Train on fresh samples at every step; the flow, data to look at, and figures."""
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
     draw = SETS[name]
     flow = imp.load(HERE / "flow.imp").Flow(n=2, h=HIDDEN)
-    optimiser = torch.optim.Adam(flow.parameters(), lr=RATE)
+    optimiser = torch.optim.Adam(flow.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in (bar := tqdm(range(steps), desc=name, unit="step")):
         loss = -log_density(flow, draw(BATCH, random)).mean()
@@ -128,17 +137,19 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     """Train the flows; returns figures by data set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fast", action="store_true", help="two moons, 40 steps")
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/flows.png"))
     options = parser.parse_args(arguments)
-    names, steps = (["two moons"], 40) if options.fast else (list(SETS), options.steps)
+    names, steps = (["two moons"], 40) if options.fast else (options.sets, options.steps)
 
     started = time.perf_counter()
     result: dict[str, dict[str, float]] = {}
     trained: dict[str, tuple[Any, Tensor]] = {}
     for name in names:
-        flow, data, figures = fit(name, steps, options.seed)
+        flow, data, figures = fit(name, steps, options.rate, options.seed)
         result[name], trained[name] = figures, (flow, data)
     print(f"{'negative log-likelihood':24s} {'flow':>8s} {'Gaussian':>9s} {'mass':>8s} {'there and back':>15s}")
     for name, f in result.items():
