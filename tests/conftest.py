@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
+LEFT = "left behind"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,16 +28,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def torch_modes() -> Iterator[None]:
-    """A test that leaves gradients off or another default dtype fails itself, not those that run after it."""
+def torch_modes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test begins with torch's global modes as they are by default. One that leaves others behind is named in the
+    summary, and does not take those that run after it along."""
     yield
     torch = sys.modules.get("torch")  # most of the suite is torch-free
     if torch is None:
         return
     left = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype())
-    torch.set_grad_enabled(True)
-    torch.set_default_dtype(torch.float32)
-    assert left == (True, False, torch.float32), f"left behind: grad mode, inference mode, default dtype {left}"
+    if left != (True, False, torch.float32):
+        request.node.user_properties.append((LEFT, f"{left}"))
+        torch.set_grad_enabled(True)
+        torch.set_default_dtype(torch.float32)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for reports in list(terminalreporter.stats.values()):
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == LEFT and report.when == "teardown":
+                    modes = "grad mode, inference mode, default dtype"
+                    terminalreporter.write_line(f"{report.nodeid} left {modes} {value} behind", red=True)
 
 
 @pytest.fixture
