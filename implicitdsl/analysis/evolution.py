@@ -60,6 +60,7 @@ def evolution(block: Block, expand: Expand = unchanged) -> Evolution:
         raise GapError(f"one block evolves by {names}; write a block for each")
     t = block.domains[0].node
     unknowns = frozenset(s.node for s in block.unknowns)
+    expand = _own_kept(expand, unknowns)
     moving: list[tuple[Equation, Expr, Expr]] = []
     conditions: list[tuple[Expr, Expr]] = []
     for e in block.equations:
@@ -117,6 +118,17 @@ def evolution(block: Block, expand: Expand = unchanged) -> Evolution:
     kinks = None if block.wishes.forward is None else block.wishes.forward.get(KINKS)
     form = _ordered(t, begin, end, states, rates, initial, keys, events)
     return replace(form, kinks=expand(kinks)) if isinstance(kinks, Expr) else form
+
+
+def _own_kept(expand: Expand, unknowns: frozenset[Expr]) -> Expand:
+    """`expand` that leaves alone derivatives of the block's own unknowns: elsewhere these are the ones at its end."""
+
+    def kept(e: Expr) -> Expr:
+        own = [n for n in walk(e) if n.op == "deriv" and n.args[0] in unknowns]
+        names = {n: sym(f"~{n.args[0].name}_{n.attrs[0]}", Role.UNKNOWN, n.shape) for n in own}
+        return _renamed(expand(_renamed(e, names)), {s: n for n, s in names.items()})
+
+    return kept
 
 
 def _renamed(e: Expr, names: Mapping[Expr, Expr]) -> Expr:

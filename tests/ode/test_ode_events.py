@@ -41,6 +41,17 @@ def test_a_thrown_ball(op: str) -> None:
             assert torch.allclose(x, y, atol=1e-8)
 
 
+@pytest.mark.parametrize("asked", ["dq/dt(t)", "dq/dt"])
+def test_a_rate_that_is_asked_for_and_stands_in_its_equation(asked: str) -> None:
+    """q'' = −q' reaches 1 − e^(−t) = level with the rate 1 − level."""
+    layer = imp.compile("given level in R\nfind q(t) in R for t in [0, 9] until q >= level such that d²q/dt² = -dq/dt, "
+                        f"q(0) = 0, dq/dt(0) = 1\nreturn t, {asked}")  # fmt: skip
+    level = torch.tensor([0.3, 0.9], dtype=D)
+    t, rate = layer(level)
+    assert torch.allclose(t, -torch.log(1 - level), atol=1e-7)
+    assert torch.allclose(rate, 1 - level, atol=1e-8)
+
+
 def test_each_row_is_the_same_alone() -> None:
     layer = imp.compile(FALL.format("<= 0"))
     h, v = torch.tensor([0.0, 1.0, 5.0], dtype=D), torch.tensor([10.0, 0.0, 2.0], dtype=D)
