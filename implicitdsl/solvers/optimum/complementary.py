@@ -7,11 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .dual import Active, factor
+from .dual import GATHERED, Active, factor
 from .quadratic import times
 
-ROUNDS = 12
-"""Exchanges after which an active set is no longer hoped for from this start."""
+ROUNDS, SINGLE_ROUNDS = 12, 30
+"""Exchanges after which an active set is no longer hoped for from this start; so many with small systems, where rounds
+are cheap, and rows that go in circles are exchanged one by one."""
 PASSES = ((12, 1e-3), (30, 1e-8))
 """Iterations and accuracy of the interior points that other starts come from."""
 LOSS = 1e-12
@@ -31,8 +32,9 @@ def complement(S: Tensor, r: Tensor, hard: bool = False) -> Complement:
     """The solution for S (m, m) or (B, m, m) and r (B, m); `hard`: S has so low a rank that circles are the rule.
 
     All rows of the wrong sign are exchanged at once (Júdice & Pires 1994), k³/3 flops a round for k active rows. That
-    ends in a few rounds, exact to rounding, or goes in circles; samples that do start again from the rows that
-    Mehrotra's predictor-corrector method finds active, m³/3 flops an iteration.
+    ends in a few rounds, exact to rounding, or goes in circles. Small systems then exchange the last wrong row alone
+    until there are fewer than ever (Murty 1974). Samples that do not end so start again from the rows that Mehrotra's
+    predictor-corrector method finds active, m³/3 flops an iteration.
     """
     first, *passes = (PASSES[0], *PASSES[1:]) if hard else (None, *PASSES)
     found = _exchanged(S, r, r < 0 if first is None else _interior(S, r, *first))
@@ -55,8 +57,11 @@ def _exchanged(S: Tensor, r: Tensor, active: Tensor) -> Complement:
     rounds = torch.zeros(rows, dtype=torch.int64, device=r.device)
     live: Tensor | None = None
     s, rr, act = S, r, active
+    small = r.shape[-1] < GATHERED
+    order = torch.arange(1, r.shape[-1] + 1, device=r.device)
+    best, patient = torch.full_like(rounds, r.shape[-1] + 1), torch.ones_like(rounds, dtype=torch.bool)
     floor = -LOSS * (1 + (r.abs().amax(-1, keepdim=True) if r.shape[-1] else r))
-    for round_ in range(1, ROUNDS + 1):
+    for round_ in range(1, (SINGLE_ROUNDS if small else ROUNDS) + 1):
         last = factor(s, act)
         y = last.solve(-rr)
         slack = times(s, y) + rr
@@ -69,12 +74,19 @@ def _exchanged(S: Tensor, r: Tensor, active: Tensor) -> Complement:
         y_out[where], active_out[where], rounds[where] = y[done], act[done], round_
         if whole:
             break
+        if small:
+            count = wrong.sum(-1)
+            better = count < best
+            single = wrong & (order == (wrong * order).amax(-1, keepdim=True))
+            wrong = torch.where((better | patient).unsqueeze(-1), wrong, single)
+            best, patient = torch.where(better, count, best), better
         act = act ^ wrong
         left = ~done
         if live is None:
             live = torch.arange(rows, device=r.device)
         if not bool(left.all()):
             live, rr, act, floor = live[left], rr[left], act[left], floor[left]
+            best, patient = best[left], patient[left]
             s = s if s.ndim == 2 else s[left]
     every = bool((rounds > 0).all())
     return Complement(y_out, active_out, rounds, factor(S, active_out) if every else None)
