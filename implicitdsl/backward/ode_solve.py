@@ -17,6 +17,7 @@ from ..solvers.ode.explicit import Explicit
 from ..solvers.ode.method import Method
 from ..solvers.ode.problem import OdeProblem
 from ..solvers.ode.replay import Segment, replay, segments
+from ..solvers.ode.traced import integrate_traced
 from ..solvers.ode.trajectory import Ended, Places, Tape
 from ..solvers.problem import Inputs
 from .backsolve import DRIFT, backsolve
@@ -103,10 +104,8 @@ def ode_solve(spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, a: Inputs) -> 
 
 
 def _traced(spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, a: Inputs) -> tuple[Tensor, Ended]:
-    """The same in a compiled graph; without ∂f/∂y in closed form, no implicit method takes over."""
-    closed = spec.problem.jacobian is not None
-    methods = tuple(m for i, m in enumerate(spec.methods) if i == 0 or closed or not m.implicit)
-    ended = compiled_solve(Traced(spec.problem, methods, spec.control), y0, t0, ts, places_of(t0, ts), a)
+    """The same in a compiled graph."""
+    ended = compiled_solve(Traced(spec.problem, _traceable(spec), spec.control), y0, t0, ts, places_of(t0, ts), a)
     ended = report_unfinished(ended, spec.failures)
     return ended.y, ended._replace(y=ended.y.detach())
 
@@ -115,8 +114,28 @@ def event_times(
     spec: OdeSolve, events: Events, y0: Tensor, t0: Tensor, end: Tensor, a: Inputs
 ) -> tuple[Tensor, Tensor]:
     """When each row meets its first event (B,), or `end`; and which one it is, -1: none. Without derivatives."""
+    if torch.compiler.is_compiling():
+        with torch.no_grad():
+            return _traced_events(spec, events, y0.detach(), t0.detach(), end.detach(), tuple(x.detach() for x in a))
     found, fired = _Events.apply(spec, events, y0.detach(), t0.detach(), end.detach(), *(x.detach() for x in a))
     return found, fired
+
+
+def _traced_events(
+    spec: OdeSolve, events: Events, y0: Tensor, t0: Tensor, end: Tensor, a: Inputs
+) -> tuple[Tensor, Tensor]:
+    """The same in a compiled graph."""
+    methods = _traceable(spec)
+    places, none = places_of(t0, end.unsqueeze(1)), tuple(0 for _ in methods)
+    ended, _ = integrate_traced(spec.problem, methods, a, y0, places, spec.control, none, events)
+    assert ended.fired is not None
+    return torch.where(ended.fired >= 0, ended.time.to(end), end), ended.fired
+
+
+def _traceable(spec: OdeSolve) -> tuple[Method, ...]:
+    """Without ∂f/∂y in closed form, no implicit method takes over."""
+    closed = spec.problem.jacobian is not None
+    return tuple(m for i, m in enumerate(spec.methods) if i == 0 or closed or not m.implicit)
 
 
 class _Events(torch.autograd.Function):

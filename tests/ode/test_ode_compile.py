@@ -116,9 +116,22 @@ def test_failures_are_announced_from_compiled_code() -> None:
     assert y.isnan().tolist() == [False, True, False]
 
 
-def test_events_break_the_graph_and_stay_right() -> None:
-    layer = imp.compile("given h in R\nfind q(t) in R for t in [0, 10] until q <= 0 such that "
-                        "d²q/dt² = -9.81, q(0) = h, dq/dt(0) = 0\nreturn t, q(t)")  # fmt: skip
-    h = torch.tensor([1.0, 5.0], dtype=D)
-    found, _ = torch.compile(layer, backend=TRACED)(h)
-    assert torch.allclose(found, (2 * h / 9.81).sqrt(), atol=1e-9)
+@pytest.mark.parametrize("using", ["", "using rk4(dt=0.05, jump_t=0.3)"], ids=["ladder", "rk4"])
+def test_events_are_part_of_the_graph(using: str) -> None:
+    """Balls dropped, thrown from the ground, and one that does not land in time: times, states, gradients, and what is
+    asked before and after.
+    """
+    layer = imp.compile("given h in R, v in R, ts in R^k\nparam g in R = 9.81\nfind q(t) in R for t in [0, 3] "
+                        "until q <= 0 or q >= 900 such that d²q/dt² = -g - 0.1 dq/dt * softplus(dq/dt), q(0) = h, "
+                        f"dq/dt(0) = v\n{using}\nreturn t, q(t), dq/dt(t), q(ts)", k=2).double()  # fmt: skip
+    h = torch.tensor([1.0, 0.0, 5.0, 800.0], dtype=D, requires_grad=True)
+    v = torch.tensor([0.0, 8.0, 2.0, 1.0], dtype=D, requires_grad=True)
+    ts = torch.tensor([0.2, 2.0], dtype=D)
+    found = []
+    for run in (torch.compile(layer, fullgraph=True, backend=TRACED), layer):
+        y = run(h, v, ts)
+        total = torch.stack([(x * torch.linspace(1, 2, x.numel(), dtype=D).view_as(x)).sum() for x in y]).sum()
+        found.append((*y, *torch.autograd.grad(total, (h, v, layer.g))))
+    assert found[0][0][3] == 3
+    for mine, theirs in zip(*found, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-8, atol=1e-9)

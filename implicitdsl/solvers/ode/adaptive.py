@@ -9,7 +9,7 @@ from ...ground import progress
 from ...ground.outcomes import Outcome
 from ..problem import Inputs
 from .control import Control, first_step, growth, scaled_error
-from .events import POLISH, Events
+from .events import Events
 from .kinks import Sides, kinks_of, within
 from .method import Method, Step
 from .problem import OdeProblem
@@ -22,8 +22,6 @@ WORTH = 60
 """Remaining steps that make a change of method worth it."""
 PATIENCE = 32
 """Attempts between two looks at whether accepted steps have become too small."""
-NUDGE = 1e-5
-"""Part of a step over which an event's rate of change is measured."""
 LANDED = 1 - 1e-12
 STEPS = 100
 """Equal steps of a method without an error estimate, where nothing is said."""
@@ -281,17 +279,9 @@ class Integration:
         t, H, y, first, which = t[r], H[r], rows.y[r], rows.first[r], which[r]
         mine, part = self.problem.rows(a, r), theta[r].unsqueeze(1)
         problem = within(self.problem, None if sides is None else sides.rows(r))
-        at = method.step(problem, mine, t, H * part, y, first)
-        for _ in range(POLISH):
-            gap, ahead = (
-                self.events.gaps(t + ((part + d) * H)[:, 0], at.y + d * H * at.last, *mine).gather(1, which[:, None])
-                for d in (0.0, NUDGE)
-            )
-            change = gap * NUDGE / torch.where(ahead == gap, torch.inf, ahead - gap)
-            part = torch.where(change.abs() < 0.5, (part - change).clamp(0.0, 1.0), part)
-            at = method.step(problem, mine, t, H * part, y, first)
+        part, at = self.events.polished(problem, method, t, H, y, first, part, which, mine)
         s = rows.s[r] + part.double() * (H.double() / rows.span[r])
-        return r, s, at.y, which
+        return r, s, at, which
 
     def _ended(self, rows: Rows, r: Tensor, s: Tensor, y: Tensor, which: Tensor) -> int:
         """Rows r have come to an event. How many go on."""

@@ -13,6 +13,7 @@ from ..carries import fresh
 from ..problem import Inputs
 from .adaptive import LANDED, STEPS, STIFF_AFTER, WORTH
 from .control import Control, first_step, growth, scaled_error
+from .events import Events
 from .kinks import Kinks, kinks_of, within
 from .method import Method
 from .problem import OdeProblem
@@ -51,6 +52,7 @@ class Leg(NamedTuple):
     most: Tensor
     out: Tensor
     track: Track
+    fired: Tensor | None = None
 
 
 def integrate_traced(
@@ -61,6 +63,7 @@ def integrate_traced(
     places: Places,
     control: Control,
     rooms: tuple[int, ...],
+    events: Events | None = None,
 ) -> tuple[Ended, tuple[Track, ...]]:
     """As `adaptive.integrate`: the same steps, row by row, in one loop a method. Rows that are finished are carried
     along. `rooms`: each method has a tape for so many steps and stops there; 0: nothing is recorded, see max_steps.
@@ -71,11 +74,13 @@ def integrate_traced(
     zero = torch.zeros_like(status)
     y, steps, nfe, rung, most = y0, zero, zero, zero, torch.zeros_like(s)
     tracks: list[Track] = []
+    fired = torch.full_like(status, -1)
     for i, (method, room) in enumerate(zip(methods, rooms, strict=True)):
         last = i == len(methods) - 1
         mine = status == RUNNING
-        leg = _leg(problem, method, a, y, s, most, out, status, places, control, room, last)
+        leg = _leg(problem, method, a, y, s, most, out, status, places, control, room, last, events)
         y, s, most, out = leg.y, leg.s, leg.most, leg.out
+        fired = fired if leg.fired is None else torch.where(mine, leg.fired, fired)
         rung = torch.where(mine, i, rung)
         steps, nfe = steps + leg.steps, nfe + torch.where(mine, leg.steps * method.evaluations + 2, 0)
         status = torch.where((leg.status == RUNNING) & (s[:, 0] >= 1), CONVERGED, leg.status)
@@ -89,7 +94,7 @@ def integrate_traced(
         at = places.at
         states = torch.where(((at >= 1) | ((at > 0) & (at > s))).unsqueeze(-1), states, out)
     time = places.t0 + s[:, 0] * places.span
-    return Ended(states, y, status, steps, most[:, 0], nfe, time, rung), tuple(tracks)
+    return Ended(states, y, status, steps, most[:, 0], nfe, time, rung, fired), tuple(tracks)
 
 
 def _leg(
@@ -105,8 +110,11 @@ def _leg(
     control: Control,
     room: int,
     last: bool,
+    events: Events | None = None,
 ) -> Leg:
-    """One method, from where the rows are. Unless it is the last, rows that stability limits are given up as STIFF."""
+    """One method, from where the rows are. Unless it is the last, rows that stability limits are given up as STIFF.
+    Rows stop before a step that holds an event; it is found in that step afterwards.
+    """
     B, N = y0.shape
     inner = places.at.shape[1] > 1
     lands = inner and method.interpolant is None
@@ -161,6 +169,7 @@ def _leg(
         steps: Tensor,
         limited: Tensor,
         out: Tensor,
+        caught: Tensor,
     ) -> tuple[Tensor, ...]:
         mine = tuple(x.view_as(x) for x in a)
         begin, length, place = t0.view_as(t0), span.view_as(span), at.view_as(at)
@@ -193,6 +202,9 @@ def _leg(
             ratio, log, good = most, log1, step.y.isfinite().all(1, keepdim=True)
             new = h
         moved = good & running
+        if events is not None:
+            hit = events.inside(t, H, y, first, step, mine).unsqueeze(1) & moved
+            caught, moved = torch.where(hit, part, caught), moved & ~hit
         reached = torch.where(moved, ahead, s)
         if room:
             tape.starts.index_copy_(0, k, s.unsqueeze(0))
@@ -229,6 +241,7 @@ def _leg(
             arrived = known.at(s).any(1, keepdim=True) & moved
             beyond = within(whole, known.sides(s, length, dtype))
             rate = torch.where(arrived, method.first(beyond, (begin + s * length).to(dtype)[:, 0], step.y, mine), rate)
+        h = torch.where(caught > 0, 0.0, h)
         result = (
             k + 1,
             s,
@@ -242,11 +255,24 @@ def _leg(
             steps + running[:, 0],
             limited,
             out,
+            caught,
         )
-        kept = (limited, out, status)
+        kept = (limited, out, status, caught)
         return tuple(x.clone() if any(x is c for c in kept) else x.contiguous() for x in result)
 
-    carries = (tape.used, s, h, y0, first, zero, zero, most, status, torch.zeros_like(status), zero, out)
+    carries = (tape.used, s, h, y0, first, zero, zero, most, status, torch.zeros_like(status), zero, out, zero)
     found = while_loop(going, body, tuple(fresh(x, token, i) for i, x in enumerate(carries)))
-    k, s, _, y, _, _, _, most, status, steps, _, out = found
-    return Leg(y, s, status, steps, most, out, tape._replace(used=k))
+    k, s, _, y, first, _, _, most, status, steps, _, out, caught = found
+    leg = Leg(y, s, status, steps, most, out, tape._replace(used=k))
+    if events is None:
+        return leg
+    t, H, happened = (t0 + s * span)[:, 0].to(dtype), (caught * span).to(dtype), caught[:, 0] > 0
+    piece = within(whole, None if kinks is None else kinks.sides(s, span, dtype))
+    _, theta, which = events.within(t, H, y, first, method.smooth(piece, a, t, H, y, first), a)
+    part, there = events.polished(piece, method, t, H, y, first, theta.unsqueeze(1), which, a, smooth=True)
+    return leg._replace(
+        y=torch.where(happened.unsqueeze(1), there, y),
+        s=s + torch.where(caught > 0, part.double() * caught, 0.0),
+        status=torch.where(happened, CONVERGED, status),
+        fired=torch.where(happened, which, -1),
+    )
