@@ -310,7 +310,7 @@ class OdeBlock:
         return SpecError(found, render_text.render(found))
 
 
-@torch.compiler.disable(reason="events, and Jacobians without a closed form, are not traced")
+@torch.compiler.disable(reason="Jacobians without a closed form are not traced")
 def _interpreted(block: OdeBlock, values: Any, functions: Any, batch: int | None, want_report: bool) -> Any:
     return block.solve(values, functions, batch, None, want_report)
 
