@@ -36,7 +36,8 @@ class Picard(Iteration):
     measures_start: ClassVar[bool] = True
 
     def rule(self, n: int, dtype: torch.dtype) -> Rule:
-        every = 7 if n <= 64 else 3 if n <= 256 else 2  # a test costs about as much as one or two small steps
+        # a test costs about as much as one or two steps where they are small, and a tenth of a large one
+        every = 7 if n <= 64 else 3 if n <= 256 else 2 if n <= 1024 else 1
         # a nilpotent ∂G/∂z carries news by one coordinate a step, so no progress for n steps is no stall yet
         return Rule(tolerance(self.tol, dtype), every, max(96, 2 * n), self.max_iter)
 
