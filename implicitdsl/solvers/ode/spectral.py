@@ -29,8 +29,8 @@ class Kept:
         self._found: Eigen | None = None
 
     def of(self, matrix: Callable[[], Tensor], sources: Sequence[Tensor], device: torch.device) -> Eigen | None:
-        """Of `matrix()` (N, N) on `device`, which is computed from `sources`; None where it is not symmetric or not finite.
-        Cost: some 25 N³, once.
+        """Of `matrix()` (N, N) on `device`, which is computed from `sources`; None where it is not symmetric or not
+        finite. Cost: some 25 N³, once.
         """
         key = (device, *((id(x), x._version) for x in sources))
         if key != self._key:
