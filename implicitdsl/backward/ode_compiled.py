@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
-from ..solvers.carries import fresh
+from ..solvers.carries import fresh_all
 from ..solvers.ode.control import Control
 from ..solvers.ode.explicit import Explicit
 from ..solvers.ode.kinks import Kinks, kinks_of, within
@@ -138,10 +138,10 @@ def _back(
     token = torch.empty(0, device=g.device)
     # the C++ wrapper frees views that a loop reads at every turn: copies (torch 2.13)
     read = (places.t0.unsqueeze(1), places.span.unsqueeze(1), places.at, g)
-    t0, span, at, g = (fresh(x, token, -1 - i) for i, x in enumerate(read))
+    t0, span, at, g = fresh_all(list(read), token)
     kinks = kinks_of(problem, a, places.t0, places.span)
     if kinks is not None:
-        kinks = Kinks(*(fresh(x, token, -5 - i) for i, x in enumerate(kinks)))
+        kinks = Kinks(*fresh_all(list(kinks), token))
     pull = _pull_explicit if isinstance(method, Explicit) else _pull_step
 
     def going(k: Tensor, *_: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ def _back(
         return tuple(x.clone() for x in (k, lam, begin_bar, span_bar, times_bar, *sums))
 
     carries = (track.used, *carried)
-    return while_loop(going, body, tuple(fresh(x, token, i) for i, x in enumerate(carries)))[1:]
+    return while_loop(going, body, tuple(fresh_all(list(carries), token)))[1:]
 
 
 class Pulled(NamedTuple):

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
 from ...ground.outcomes import Outcome
-from ..carries import fresh
+from ..carries import fresh_all
 from ..problem import Inputs
 from .adaptive import LANDED, STEPS, STIFF_AFTER, WORTH
 from .control import Control, first_step, growth, scaled_error
@@ -124,11 +124,11 @@ def _leg(
     token = torch.empty(0, device=device)
     # the C++ wrapper frees views that a loop reads at every turn: copies (torch 2.13)
     held = (places.t0.unsqueeze(1), places.span.unsqueeze(1), places.at)
-    t0, span, at = (fresh(x, token, -1 - i) for i, x in enumerate(held))
+    t0, span, at = fresh_all(list(held), token)
     t = (t0 + s * span)[:, 0].to(dtype)
     kinks = kinks_of(problem, a, places.t0, places.span)
     if kinks is not None:
-        kinks = Kinks(*(fresh(x, token, -4 - i) for i, x in enumerate(kinks)))
+        kinks = Kinks(*fresh_all(list(kinks), token))
     whole = problem
     problem = within(whole, None if kinks is None else kinks.sides(s, span, dtype))
     first = method.first(problem, t, y0, a)
@@ -261,7 +261,7 @@ def _leg(
         return tuple(x.clone() if any(x is c for c in kept) else x.contiguous() for x in result)
 
     carries = (tape.used, s, h, y0, first, zero, zero, most, status, torch.zeros_like(status), zero, out, zero)
-    found = while_loop(going, body, tuple(fresh(x, token, i) for i, x in enumerate(carries)))
+    found = while_loop(going, body, tuple(fresh_all(list(carries), token)))
     k, s, _, y, first, _, _, most, status, steps, _, out, caught = found
     leg = Leg(y, s, status, steps, most, out, tape._replace(used=k))
     if events is None:
