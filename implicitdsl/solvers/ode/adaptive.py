@@ -131,7 +131,8 @@ class Integration:
         if self._adapts(method):
             h = control.below(control.above(h, span), span)
         zero, at, most = torch.zeros_like(s), self.places.at[ids], self.error[ids]
-        return Rows(ids, self.status[ids], t0, span, at, s, h, y, first, zero, zero, most, zero, kinks)
+        unknown = torch.full_like(s, torch.nan)
+        return Rows(ids, self.status[ids], t0, span, at, s, h, y, first, zero, zero, most, zero, unknown, kinks)
 
     def _attempt(
         self, method: Method, rows: Rows, a: Inputs, attempts: int, last: bool, refused: bool
@@ -158,8 +159,10 @@ class Integration:
             rows_h = control.above(rows_h, rows.span)
             if target is not None:  # a step cut short to land says little of the next
                 rows_h = torch.where(good & (s >= target), torch.maximum(rows_h, rows.h), rows_h)
-            if step.stiffness is not None and method.limit is not None:
-                most = h * (method.limit / step.stiffness)
+            if step.stiffness is not None and step.sure is not None and method.limit is not None:
+                radius = step.stiffness / h
+                most = method.limit / torch.where(step.sure, radius, torch.fmax(radius, rows.radius))
+                rows.radius = torch.where(step.sure, radius, rows.radius)
                 if not last:
                     rows.limited = (rows.limited + 1) * (rows_h > most)
                 rows_h = torch.fmin(rows_h, most)

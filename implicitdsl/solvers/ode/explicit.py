@@ -16,6 +16,9 @@ from .tableau import Row, Tableau
 LIMIT = 2.8
 """|h| ρ stays below: the discrete adjoint of steps at the border of stability amplifies what the states damp."""
 
+NOISE = 16
+"""Differences of fewer rounding errors say nothing of ρ."""
+
 _coefficients: dict[Any, Any] = {}
 
 
@@ -64,7 +67,7 @@ class Explicit(Method):
         found = found._replace(error=torch.mm(error, flat).view(b, n))
         if low is not None:
             found = found._replace(low=torch.mm(low, flat).view(b, n))
-        return found._replace(stiffness=_stiffness(K, Z, problem.measured)) if self.limit is not None else found
+        return found if self.limit is None else found._replace(**_stiffness(K, Z, problem.measured))
 
     def smooth(self, problem: OdeProblem, a: Inputs, t: Tensor, H: Tensor, y: Tensor, first: Tensor) -> Step:
         K, Z = [first * H], [y]
@@ -78,7 +81,7 @@ class Explicit(Method):
             K.append(last * H)
         error, low = (None if w is None else combined(w, K) for w in (self.tableau.error, self.tableau.low))
         found = Step(Z[-1], last, error, low, torch.stack(K))
-        return found._replace(stiffness=_stiffness(K, Z, problem.measured)) if self.limit is not None else found
+        return found if self.limit is None else found._replace(**_stiffness(K, Z, problem.measured))
 
     def times(self, t: Tensor, H: Tensor) -> Tensor:
         """Times of all stages, (s + 1, b)."""
@@ -134,16 +137,18 @@ def combined(weights: Row, K: list[Tensor]) -> Tensor:
     return sum((w * k for w, k in zip(weights[1:], K[1:], strict=True) if w), weights[0] * K[0])
 
 
-def _stiffness(K: Tensor | list[Tensor], Z: Tensor | list[Tensor], measured: int | None) -> Tensor:
-    """|h| ρ = ‖K_last − K_before‖ / ‖Z_last − Z_before‖ of stages at one time, (b, 1); NaN where they are equal
-    (Hairer & Wanner II, §IV.2).
+def _stiffness(K: Tensor | list[Tensor], Z: Tensor | list[Tensor], measured: int | None) -> dict[str, Tensor]:
+    """stiffness: |h| ρ = ‖K_last − K_before‖ / ‖Z_last − Z_before‖ of stages at one time, (b, 1); NaN where they are
+    equal (Hairer & Wanner II, §IV.2). sure: their difference is more than rounding, which has any direction.
     """
-    apart, change = Z[-1] - Z[-2], K[-1] - K[-2]
+    apart, change, size = Z[-1] - Z[-2], K[-1] - K[-2], Z[-1]
     if measured is not None:
-        apart, change = apart[:, :measured], change[:, :measured]
-    return torch.linalg.vector_norm(change, dim=-1, keepdim=True) / torch.linalg.vector_norm(
-        apart, dim=-1, keepdim=True
-    )
+        apart, change, size = (x[:, :measured] for x in (apart, change, size))
+    apart, change, size = (torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (apart, change, size))
+    return {
+        "stiffness": torch.where(apart > 0, change / apart, torch.nan),
+        "sure": apart > NOISE * torch.finfo(size.dtype).eps * size,
+    }
 
 
 def coefficients(tableau: Tableau, like: Tensor) -> tuple[list[Tensor], Tensor | None, Tensor | None, list[Tensor]]:

@@ -17,7 +17,8 @@ class Step(NamedTuple):
     """A step of every row. `y` (b, N): the new state; `last`: f there, where the next step begins.
 
     error, low: estimates of the local error (b, N); K (s, b, N): the stages' rates times the step, for interpolation;
-    Z (s, b, N): the stages' states; stiffness (b, 1): |step| times an estimate of the spectral radius, or NaN.
+    Z (s, b, N): the stages' states; stiffness (b, 1): |step| times an estimate of the spectral radius, or NaN; sure
+    (b, 1): whether that estimate is above rounding.
     """
 
     y: Tensor
@@ -27,6 +28,7 @@ class Step(NamedTuple):
     K: Tensor | None = None
     Z: Tensor | None = None
     stiffness: Tensor | None = None
+    sure: Tensor | None = None
 
 
 @dataclass(frozen=True)

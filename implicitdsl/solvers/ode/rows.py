@@ -19,7 +19,8 @@ class Rows:
     """The rows under way, b of them; (b, 1) in float64 but for y, first (b, N), ids, status (b,) and at (b, K).
 
     s: where they are, h: the step to try, as parts of their span; 0 where a row is done for. log1, log2: logarithms of
-    the errors of the last two steps; most: the largest error so far; limited: steps in a row that stability limits.
+    the errors of the last two steps; most: the largest error so far; limited: steps in a row that stability limits;
+    radius: the spectral radius, over the span, as last estimated with certainty; NaN before.
     """
 
     ids: Tensor
@@ -35,6 +36,7 @@ class Rows:
     log2: Tensor
     most: Tensor
     limited: Tensor
+    radius: Tensor
     kinks: Kinks | None = None
 
     @property

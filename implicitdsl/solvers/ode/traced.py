@@ -151,7 +151,7 @@ def _leg(
         torch.empty(room, B, 1, dtype=torch.float64, device=device),
         torch.empty(room, B, N, dtype=dtype, device=device),
     )
-    zero = torch.zeros_like(s)
+    zero, unknown = torch.zeros_like(s), torch.full_like(s, torch.nan)
 
     def going(k: Tensor, s: Tensor, h: Tensor, *_: Tensor) -> Tensor:
         return ((s < 1) & (h > 0)).any() & (k < limit).all()
@@ -168,6 +168,7 @@ def _leg(
         status: Tensor,
         steps: Tensor,
         limited: Tensor,
+        radius: Tensor,
         out: Tensor,
         caught: Tensor,
     ) -> tuple[Tensor, ...]:
@@ -192,8 +193,10 @@ def _leg(
             new = control.above(part * growth((log, log1, log2), control.controller, method.control), length)
             if lands or known is not None:
                 new = torch.where(good & (ahead >= target), torch.maximum(new, h), new)
-            if step.stiffness is not None and method.limit is not None:
-                bound = part * (method.limit / step.stiffness)
+            if step.stiffness is not None and step.sure is not None and method.limit is not None:
+                now = step.stiffness / part
+                bound = method.limit / torch.where(step.sure, now, torch.fmax(now, radius))
+                radius = torch.where(step.sure & running, now, radius)
                 limited = torch.where(running, (limited + 1) * (new > bound), limited)
                 new = torch.fmin(new, bound)
             again = control.above(part * growth((log, log, log), "i", method.control).clamp(max=0.9), length)
@@ -254,15 +257,16 @@ def _leg(
             status,
             steps + running[:, 0],
             limited,
+            radius,
             out,
             caught,
         )
-        kept = (limited, out, status, caught)
+        kept = (limited, radius, out, status, caught)
         return tuple(x.clone() if any(x is c for c in kept) else x.contiguous() for x in result)
 
-    carries = (tape.used, s, h, y0, first, zero, zero, most, status, torch.zeros_like(status), zero, out, zero)
+    carries = (tape.used, s, h, y0, first, zero, zero, most, status, torch.zeros_like(status), zero, unknown, out, zero)
     found = while_loop(going, body, tuple(fresh_all(list(carries), token)))
-    k, s, _, y, first, _, _, most, status, steps, _, out, caught = found
+    k, s, _, y, first, _, _, most, status, steps, _, _, out, caught = found
     leg = Leg(y, s, status, steps, most, out, tape._replace(used=k))
     if events is None:
         return leg
