@@ -156,7 +156,7 @@ class OdeBlock:
         consts = [values[name] for name in spectral.consts]
         if any(c.requires_grad or c.is_inference() for c in consts):
             return None
-        device = next(iter(values.values())).device
+        device = next((v.device for v in values.values()), torch.get_default_device())
         eigen = self._kept.of(lambda: self._call(spectral.constant, values, {}), consts, device)
         return None if eigen is None else (self._call(spectral.scale, values, {}), eigen, spectral.forced)
 
