@@ -31,6 +31,10 @@ class Cascade(Solver):
             return found
         found = found._replace(rung=torch.zeros_like(found.status))
         for place, solver in enumerate(self.rungs[1:], 1):
+            if torch.compiler.is_exporting():  # a program from a file finds no loop inside a branch (torch 2.13)
+                start = _start(found, z0, norm(problem.at(a).F(z0, a)))
+                found = _merge(found, solver.solve(problem, start, a), _open(found), place)
+                continue
             if torch.compiler.is_compiling():
                 found = _where_needed(solver, problem, found, z0, a, place)
                 continue

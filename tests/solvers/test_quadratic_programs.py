@@ -211,9 +211,10 @@ def test_what_samples_share_is_eliminated_once(monkeypatch: pytest.MonkeyPatch) 
     assert (v[~found.active] == 0).all()
 
 
-@pytest.mark.parametrize("m", [10, 24])
+@pytest.mark.parametrize("m", [24, 30])
 def test_exchanges_that_go_in_circles_start_again_from_interior_points(m: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some of these samples go in circles, with m = 10 one; for m > n the matrix of the dual is singular, too."""
+    """Some of these samples go in circles (fewer than 24 rows are exchanged one by one, which never does); for m > n
+    the matrix of the dual is singular, too."""
     g = torch.Generator().manual_seed(84)
     n, batch = 10, 64
     L = torch.randn(batch, n, n, dtype=D, generator=g) / n**0.5
