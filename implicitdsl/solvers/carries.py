@@ -84,19 +84,3 @@ def fresh_all(tensors: list[Tensor], token: Tensor) -> list[Tensor]:
     copies apart.
     """
     return _fresh_all(tensors, token)
-
-
-def _copy(x: Tensor, token: Tensor, place: int) -> Tensor:
-    return x.clone(memory_format=torch.contiguous_format)
-
-
-def _copy_like(x: Tensor, token: Tensor, place: int) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-_fresh = operator("fresh(Tensor x, Tensor token, int place) -> Tensor", _copy, _copy_like)
-
-
-def fresh(x: Tensor, token: Tensor, place: int) -> Tensor:
-    """`fresh_all` of one tensor; `place`, the carry's number, keeps copies of equal tensors apart."""
-    return _fresh(x, token, place)

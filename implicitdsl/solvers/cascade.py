@@ -32,8 +32,7 @@ class Cascade(Solver):
         found = found._replace(rung=torch.zeros_like(found.status))
         for place, solver in enumerate(self.rungs[1:], 1):
             if torch.compiler.is_exporting():  # a program from a file finds no loop inside a branch (torch 2.13)
-                start = _start(found, z0, norm(problem.at(a).F(z0, a)))
-                found = _merge(found, solver.solve(problem, start, a), _open(found), place)
+                found = _on_all(solver, problem, found, z0, a, place)
                 continue
             if torch.compiler.is_compiling():
                 found = _where_needed(solver, problem, found, z0, a, place)
@@ -54,16 +53,21 @@ def _open(found: Solved) -> Tensor:
     return ~found.converged & (found.status != NOT_FINITE)
 
 
+def _on_all(solver: Solver, problem: RootProblem, found: Solved, z0: Tensor, a: Inputs, place: int) -> Solved:
+    """A rung on the whole batch; settled rows keep what they have."""
+    start = _start(found, z0, norm(problem.at(a).F(z0, a)))
+    return _merge(found, solver.solve(problem, start, a), _open(found), place)
+
+
 def _where_needed(solver: Solver, problem: RootProblem, found: Solved, z0: Tensor, a: Inputs, place: int) -> Solved:
-    """A rung on the whole batch, in a branch of the compiled graph that is skipped where all rows are settled."""
+    """`_on_all` in a branch of the compiled graph that is skipped where all rows are settled."""
 
     def go_on(z0: Tensor, *every: Tensor) -> tuple[Tensor, ...]:
         # views made inside: see `loop`
         z, status, iterations, residual, nfe, rung, *rest = every
         inner = tuple(x.view_as(x) for x in rest)
         before = Solved(z, status, iterations, residual, nfe, None, rung)
-        start = _start(before, z0, norm(problem.at(inner).F(z0, inner)))
-        merged = _merge(before, solver.solve(problem, start, inner), _open(before), place)
+        merged = _on_all(solver, problem, before, z0, inner, place)
         assert merged.rung is not None
         return tuple(t.clone() for t in (*merged[:5], merged.rung))
 

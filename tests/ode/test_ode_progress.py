@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ K = torch.tensor([0.5, 40.0, 2.0], dtype=D)
 class Bars:
     """What tqdm would have been told."""
 
-    made: list[Bars] = []  # noqa: RUF012
+    made: ClassVar[list[Bars]] = []
 
     def __init__(self, total: float, desc: str, **_: Any) -> None:
         self.total, self.desc, self.n, self.texts, self.closed = total, desc, 0.0, list[str](), False

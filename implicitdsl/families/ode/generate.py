@@ -86,9 +86,12 @@ class _Writer:
         if outer_roots:
             self.put("invariants", outer, outer_roots, opaques=outer_opaques)
         self.put_packed("rate", join(self.rates), _doc(form))
+        matrix: Expr | None = None
         if not self.opaques:
             self.put_pull()
-            self.put_jacobian()
+            matrix = self._jacobian()
+            if matrix is not None:
+                self.put_packed("jacobian", matrix)
             if self.moving:
                 tangents = {form.variable: build.num(1.0)}
                 drift = join([linearize(r, tangents, self.functions) for r in self.rates])
@@ -106,7 +109,7 @@ class _Writer:
         if form.kinks is not None:
             kinks, jumped = ordered([form.kinks]) or like, opaques_of(form.kinks)
             self.put("kinks", kinks, [form.kinks], opaques=jumped)
-        scale, constant, forced = self.put_constant(like)
+        scale, constant, forced = self.put_constant(matrix, like)
         hoisted = tuple(s for s, _ in self.hoisted)
         return Written(
             "\n\n".join(self.texts.values()),
@@ -167,10 +170,12 @@ class _Writer:
                 "pull_inputs", taken, pulled(self.inputs), self.functions, self.sizes, reduce_like=self.inputs, **kwargs
             )
 
-    def put_constant(self, like: tuple[Expr, ...]) -> tuple[tuple[Expr, ...] | None, tuple[Expr, ...], bool]:
+    def put_constant(
+        self, matrix: Expr | None, like: tuple[Expr, ...]
+    ) -> tuple[tuple[Expr, ...] | None, tuple[Expr, ...], bool]:
         """See `Written`: what `scale` and `constant` take, and whether the equation is forced."""
-        matrix = None if self.opaques or self.moving else self._jacobian()
-        found = None if matrix is None or depends(matrix, set(self.form.states)) else scaled_constant(matrix)
+        steady = matrix is not None and not self.moving and not depends(matrix, set(self.form.states))
+        found = scaled_constant(matrix) if matrix is not None and steady else None
         if found is None:
             return None, (), False
         scale, constant = (ordered([e]) or like for e in found)
@@ -178,11 +183,6 @@ class _Writer:
         self.put("constant", constant, found[1:])
         at_zero = {s: build.zeros(s.shape) for s in self.form.states}
         return scale, constant, any(not is_zero(substitute(r, at_zero)) for r in self.rates)
-
-    def put_jacobian(self) -> None:
-        matrix = self._jacobian()
-        if matrix is not None:
-            self.put_packed("jacobian", matrix)
 
     def _jacobian(self) -> Expr | None:
         """∂f/∂state (N, N), where every block has a closed form."""
