@@ -1,7 +1,8 @@
-"""Shared fixtures: golden files, and torch's global modes, which no test leaves changed."""
+"""Shared fixtures: golden files, and torch's global modes, which no test leaves changed or finds changed."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,11 +10,17 @@ from pathlib import Path
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
-LEFT = "left behind"
+FOUND, LEFT = "found", "left behind"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the files under tests/golden")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Inductor keeps what it compiled from one run to the next, the grad mode that a graph leaves behind included: a run
+    # must not depend on what another checkout, or another state of this machine, once compiled.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(config.rootpath / ".pytest_cache" / "inductor"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,15 +36,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def torch_modes(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every test begins with torch's global modes as they are by default. One that leaves others behind is named in the
-    summary, and does not take those that run after it along."""
+    """Every test begins with torch's global modes as they are by default. One that finds or leaves others is named in
+    the summary, and does not take those that run after it along."""
+    _default_modes(request, FOUND)
     yield
+    _default_modes(request, LEFT)
+
+
+def _default_modes(request: pytest.FixtureRequest, what: str) -> None:
     torch = sys.modules.get("torch")  # most of the suite is torch-free
     if torch is None:
         return
-    left = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype())
-    if left != (True, False, torch.float32):
-        request.node.user_properties.append((LEFT, f"{left}"))
+    modes = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype())
+    if modes != (True, False, torch.float32):
+        request.node.user_properties.append((what, f"{modes}"))
         torch.set_grad_enabled(True)
         torch.set_default_dtype(torch.float32)
 
@@ -46,9 +58,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reports in list(terminalreporter.stats.values()):
         for report in reports:
             for name, value in getattr(report, "user_properties", ()):
-                if name == LEFT and report.when == "teardown":
+                if name in (FOUND, LEFT) and report.when == "teardown":
                     modes = "grad mode, inference mode, default dtype"
-                    terminalreporter.write_line(f"{report.nodeid} left {modes} {value} behind", red=True)
+                    terminalreporter.write_line(f"{report.nodeid} {name}: {modes} {value}", red=True)
 
 
 @pytest.fixture
