@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +171,8 @@ def format_source(source: Source) -> str:
 def _read(spec: str | Path) -> Source:
     if isinstance(spec, Path):
         return Source(str(spec), spec.read_text(encoding="utf-8-sig"))
+    if not isinstance(spec, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a spec is a text (str) or a file (pathlib.Path), not {type(spec).__name__}")
     return Source("<string>", spec)
 
 
@@ -199,9 +202,10 @@ def _pick(made: Front, layer: str | None) -> Planned:
             close = nearest(layer, layers)
             raise ValueError(f"{made.source.name} has no layer `{layer}`" + (f"; {close}" if close else ""))
         return layers[layer]
-    if len(layers) != 1:
-        names = ", ".join(layers) or "none"
-        raise ValueError(f"{made.source.name} has {len(layers)} layers ({names}): say which by layer=…")
+    if not layers:
+        raise ValueError(f"{made.source.name} has no layer: it is empty")
+    if len(layers) > 1:
+        raise ValueError(f"{made.source.name} has {len(layers)} layers ({', '.join(layers)}): say which by layer=…")
     return next(iter(layers.values()))
 
 
@@ -246,9 +250,9 @@ def _sorted_bindings(model: Model, bindings: Mapping[str, Any]) -> tuple[dict[st
             hint = nearest(name, known) or (f"it has {', '.join(known)}" if known else "it has nothing to bind")
             raise TypeError(f"{title} has no dimension, constant or function `{name}`; {hint}")
         if name in dims:
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
                 raise TypeError(f"dimension `{name}` of {title} is a whole number, not {value!r}")
-            sizes[name] = value
+            sizes[name] = int(value)
         else:
             rest[name] = value
     return sizes, rest

@@ -22,9 +22,16 @@ class SpecError(SyntaxError):
     def __str__(self) -> str:
         return self.rendered
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.diagnostics, self.rendered)  # a SyntaxError's own arguments are others
+
 
 class ShapeError(ValueError):
     """A tensor given at call time does not fit its declaration, which the message names."""
+
+
+class ResultError(SpecError, ShapeError):
+    """A bound module returned another shape than it was declared with (IMP209), which shows when it answers."""
 
 
 class ConvergenceWarning(UserWarning):
@@ -37,6 +44,9 @@ class ConvergenceError(RuntimeError):
     def __init__(self, message: str, solution: Any = None) -> None:
         super().__init__(message)
         self.solution = solution
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.solution)
 
 
 class SpecWarning(UserWarning):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from implicitdsl.ground.errors import SpecError
+from implicitdsl.ground.errors import ResultError, SpecError
 from implicitdsl.ground.source import Source
 from implicitdsl.ir.dims import Shape
 from implicitdsl.ir.model import Opaque
@@ -38,7 +38,7 @@ class Bound:
     """`module` as the spec's function: a call checks the shapes of the results (a few integers compared).
 
     `autocast`: the dtype of the caller's autocast, under which the module runs; its results come back in the dtype of
-    its first argument. Raises SpecError (IMP209) where shapes differ from the declaration.
+    its first argument. Raises ResultError (IMP209) where shapes differ from the declaration.
     """
 
     opaque: Opaque
@@ -76,7 +76,7 @@ class Bound:
             f"{f'{given} given, but ' if given else ''}{self.opaque.name} returned {got} for "
             f"{'inputs' if len(args) > 1 else 'an input of shape'} {inputs}; declared {signature(self.opaque)}"
         )
-        return spec_error("IMP209", message, self.opaque.span, self.source)
+        return spec_error("IMP209", message, self.opaque.span, self.source, ResultError)
 
 
 def _shown(value: Any) -> str:

@@ -112,10 +112,12 @@ def in_range(model: Model, sizes: Mapping[str, int]) -> None:
             raise spec_error("IMP205", message, bound.span, model.source)
 
 
-def spec_error(code: str, message: str, span: Span | None, source: Source) -> SpecError:
+def spec_error(
+    code: str, message: str, span: Span | None, source: Source, kind: type[SpecError] = SpecError
+) -> SpecError:
     """An error that only shows with tensors at hand, at its place in the spec."""
     found = [Diagnostic(code, message, span or Span(0, 0), source)]
-    return SpecError(found, render(found))
+    return kind(found, render(found))
 
 
 def _shown(value: Tensor) -> str:
