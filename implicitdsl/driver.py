@@ -171,7 +171,7 @@ def format_source(source: Source) -> str:
 def _read(spec: str | Path) -> Source:
     if isinstance(spec, Path):
         return Source(str(spec), spec.read_text(encoding="utf-8-sig"))
-    if not isinstance(spec, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(spec, str):
         raise TypeError(f"a spec is a text (str) or a file (pathlib.Path), not {type(spec).__name__}")
     return Source("<string>", spec)
 

@@ -34,7 +34,7 @@ def test_a_convergence_error_keeps_its_solution_through_pickle() -> None:
 
 def test_another_shape_from_a_bound_module_is_an_error_of_the_spec_and_of_shapes() -> None:
     layer = imp.compile("layer A(n):\n  given x in R^n\n  fn f: R^n -> R^n\n  return f(x)\n", f=torch.nn.Linear(2, 3))
-    with pytest.raises(imp.ShapeError, match="IMP209.*f returned") as caught:
+    with pytest.raises(imp.ShapeError, match=r"IMP209.*f returned") as caught:
         layer(torch.ones(4, 2))
     assert isinstance(caught.value, imp.SpecError)
     assert [d.code for d in caught.value.diagnostics] == ["IMP209"]
