@@ -276,7 +276,7 @@ def _inferable(tried: Attempt) -> set[str]:
 def unresolved(tried: Attempt, inferable: set[str]) -> None:
     """IMP203: dimensions that nothing determines."""
     context = tried.context
-    if context.report.errors:
+    if context.report.errors or context.broken:  # what was dropped may be what ties them
         return
     for e in tried.scope.entities("unknown", "param", "const"):
         if e.node is None or e.undeclared:

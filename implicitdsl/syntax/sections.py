@@ -15,6 +15,9 @@ from .tokens import INFIX, OPENERS, OPERATORS, SECTIONS, SEPARATORS, Token, type
 _AFTER_NAME = (INFIX | SEPARATORS | types("IN COLON RPAR RSQB RBRACE TRANSPOSE SUPERSCRIPT")) - {"NEWLINE"}
 # What a section cannot follow on the same line.
 _BEFORE_NAME = (OPERATORS | OPENERS | {"IN", "FOR"}) - {"BAR", "DBAR"}
+# What can follow a name that stands behind the keyword of its own section: `layer find(n):`, `return where`.
+_AFTER_FIRST_NAME = _AFTER_NAME | types("NEWLINE SUCH_THAT FOR UNTIL LPAR")
+_IN_HEADER = types("LPAR RPAR COMMA COLON")
 _CLAUSES = frozenset(("IN", "FOR", "UNTIL"))
 _CONTINUES_BLOCK = frozenset(("FIND", "ARGMIN", "ARGMAX", "BARE"))
 _MARKS = frozenset(("ARGMIN", "ARGMAX", "BARE"))
@@ -34,13 +37,19 @@ class RawLayer:
 def keywords_as_names(tokens: list[Token], source: Source, found: list[Diagnostic]) -> list[Token]:
     """`tokens` in which a keyword at a name's place is a NAME, reported as IMP016."""
     kept: list[Token] = []
+    header = False
     for i, t in enumerate(tokens):
+        if header:
+            header = t.type not in ("COLON", "NEWLINE")
+        elif t.type == "LAYER":
+            header = i == 0 or tokens[i - 1].type == "NEWLINE"
         if (t.type in SECTIONS and t.type not in _MARKS) or t.type in _CLAUSES:
             before = tokens[i - 1] if i else None
             after, second = (tokens[j].type if j < len(tokens) else "NEWLINE" for j in (i + 1, i + 2))
             if after in _CLAUSES and second in ("IN", "EQ"):  # `given in in R`: the next one is the name
                 after = "NAME"
-            if _is_name(t, before, after):
+            dimension = header and before is not None and before.type in _IN_HEADER and after in _IN_HEADER
+            if dimension or _is_name(t, before, after):
                 t = t._replace(type="NAME")
                 found.append(keyword_as_name(t, source))
         kept.append(t)
@@ -57,6 +66,8 @@ def _is_name(t: Token, before: Token | None, after: str) -> bool:
     if t.type in SECTIONS:
         if before is None or before.type == "NEWLINE":
             return after in _AFTER_NAME and after != "COLON"
+        if before.type in SECTIONS:
+            return after in _AFTER_FIRST_NAME
         return after in _AFTER_NAME or before.type in _BEFORE_NAME
     if before is None or not (before.type in SECTIONS or before.type in SEPARATORS):
         return False

@@ -128,6 +128,12 @@ class Words:
             return i
         if t.text == '"':
             self._report("IMP003", 'the string opened by `"` is never closed on its line', t)
+            line_end = self.source.text.find("\n", t.end)
+            end = len(self.source.text) if line_end < 0 else line_end
+            while i < len(self.tokens) and self.tokens[i].start < end:
+                i += 1
+            rest = self.source.text[t.end : end].rstrip()
+            self.kept.append(Token("STRING", f'"{rest}"', t.start, t.end + len(rest)))
             return i
         while i < len(self.tokens) and self.tokens[i].type == "UNKNOWN" and self.tokens[i].start == t.end:
             if self.tokens[i].text == '"':

@@ -108,6 +108,13 @@ def fixed(text: str, which: int = 0) -> str:
         ("IMP016", "find z such that z = f(«let»)", "`let` is a keyword"),
         ("IMP016", "given x in R, «param» in R", "`param` is a keyword"),
         ("IMP016", "return x + «given»", "`given` is a keyword"),
+        ("IMP016", "return «where»", "`where` is a keyword"),
+        ("IMP016", "layer «find»(n):\n return 1", "`find` is a keyword"),
+        ("IMP016", "layer «let»:\n return 1", "`let` is a keyword"),
+        ("IMP016", "layer D(n, «for»):\n return 1", "`for` is a keyword"),
+        ("IMP016", "find «given» such that z = 1", "`given` is a keyword"),
+        ("IMP003", 'import D from «"»d.imp', "string"),
+        ("IMP003", 'find z such that z = «"»a.b) (\nreturn z', "string"),
     ],
 )
 def test_one_diagnostic(code: str, marked: str, message: str) -> None:
