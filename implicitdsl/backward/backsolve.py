@@ -13,7 +13,7 @@ from ..solvers.ode.explicit import Explicit
 from ..solvers.ode.problem import OdeProblem
 from ..solvers.ode.trajectory import Places, Taken, Tape
 from ..solvers.problem import Inputs
-from .discrete_adjoint import Gradients
+from .discrete_adjoint import Gradients, Stages
 
 DRIFT = 1e3
 """Units of the tolerance by which states may miss, on their way back, those of the way there."""
@@ -103,4 +103,4 @@ class _Quadrature(Tape):
         t = self.method.times(entry.t, entry.H)[:stages]
         t = (t if entry.sides is None else entry.sides.times(t)).reshape(-1)
         ids = None if entry.ids is None else entry.ids.repeat(stages)
-        self.sums.add(t, y.reshape(-1, y.shape[-1]), u.reshape(-1, y.shape[-1]), ids)
+        self.sums.add(Stages(t, y.reshape(-1, y.shape[-1]), u.reshape(-1, y.shape[-1]), ids))

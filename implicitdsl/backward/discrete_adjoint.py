@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..solvers.ode.explicit import Explicit
 from ..solvers.ode.kinks import within
-from ..solvers.ode.problem import OdeProblem
+from ..solvers.ode.problem import Found, OdeProblem
 from ..solvers.ode.trajectory import Taken, Tape, interpolate
 from ..solvers.problem import Inputs
 
-GATHERED = 2**16
-"""Rows of stages that are collected before the inputs' cotangents are computed, in one product for all of them."""
+GATHERED = 2**18
+"""Numbers of stages that are collected before the inputs' cotangents are computed, in one product for all of them:
+many calls of operators become one while all that it reads stays in the cache."""
+
+
+class Stages(NamedTuple):
+    """Stages at t (m,) with states y and cotangents u (m, N) of their rates; ids (m,) are their rows, None: all of
+    them, once or several times. kept, more: see `Reuse`.
+    """
+
+    t: Tensor
+    y: Tensor
+    u: Tensor
+    ids: Tensor | None
+    kept: Found = ()
+    more: Found = ()
 
 
 class Gradients:
@@ -25,29 +41,37 @@ class Gradients:
         self.wanted = any(wanted)
         self.batched = [x.dim() > r for x, r in zip(a, problem.ranks, strict=True)]
         self.totals: list[Tensor | None] = [None] * len(a)
-        self.held: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
+        self.held: list[Stages] = []
         self.count = 0
+        core = [size for x, r in zip(a, problem.ranks, strict=True) for size in x.shape[x.dim() - r :]]
+        self.width = max(core, default=1)
 
-    def add(self, t: Tensor, y: Tensor, u: Tensor, ids: Tensor | None) -> None:
-        """Stages at t (m,) with states y and cotangents u (m, N) of their rates; ids (m,) are their rows."""
+    def add(self, stages: Stages) -> None:
         if not self.wanted:
             return
-        self.held.append((t, y, u, ids))
-        self.count += len(y)
+        self.held.append(stages)
+        self.count += len(stages.y) * max(self.width, stages.y.shape[1])
         if self.count >= GATHERED:
             self.flush()
 
     def flush(self) -> None:
         if not self.held:
             return
-        t, y, u = (torch.cat([h[k] for h in self.held]) for k in range(3))  # pyright: ignore[reportArgumentType]
+        held, reuse = self.held, self.problem.reuse
+        t, y, u = joined([h.t for h in held]), joined([h.y for h in held]), joined([h.u for h in held])
         ids, a = None, self.a
         if any(self.batched):
             everyone = torch.arange(self.rows, device=y.device)
-            ids = torch.cat([everyone.repeat(len(h[1]) // self.rows) if h[3] is None else h[3] for h in self.held])
+            ids = joined([everyone.repeat(len(h.y) // self.rows) if h.ids is None else h.ids for h in held])
             a = self.problem.rows(self.a, ids)
+        if reuse is None or not held[0].kept:
+            found = self.problem.pull_parameters(t, y, u, a)
+        else:
+            kept, more = (tuple(joined(x) for x in zip(*each, strict=True)) for each in
+                          ([h.kept for h in held], [h.more for h in held]))  # fmt: skip
+            found = reuse.pull_inputs(t, y, u, kept, more, *a)
         self.held, self.count = [], 0
-        self.put(self.problem.pull_parameters(t, y, u, a), ids)
+        self.put(found, ids)
 
     def put(self, found: Sequence[Tensor | None], ids: Tensor | None) -> None:
         """Cotangents of the inputs, those of batched ones row by row for `ids` (None: all, once)."""
@@ -61,6 +85,11 @@ class Gradients:
                 self.totals[i] = total.add_(g) if ids is None else total.index_add_(0, ids, g)
             else:
                 self.totals[i] = g if total is None else total + g
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Along the first axis; a single one without a copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def discrete_adjoint(
@@ -95,7 +124,7 @@ def discrete_adjoint(
             lam = u if present is None else lam.index_copy(0, present, u)
             present = e.ids
             mine, u = (a, lam) if present is None else (problem.rows(a, present), lam.index_select(0, present))
-        u = _step(problem, e, *states[k], mine, u, g, at, sums)
+        u = _step(problem, e, states[k], mine, u, g, at, sums)
     lam = u if present is None else lam.index_copy(0, present, u)
     sums.flush()
     return lam + begin, sums.totals
@@ -124,8 +153,7 @@ def _hit(e: Taken, at: Tensor) -> Tensor:
 def _step(
     problem: OdeProblem,
     e: Taken,
-    y: Tensor,
-    Z: Tensor | None,
+    state: State,
     a: Inputs,
     u: Tensor,
     g: Tensor,
@@ -138,11 +166,15 @@ def _step(
         hit = _hit(e, at if e.ids is None else at[e.ids])
         u = u + torch.where(hit.unsqueeze(-1), g if e.ids is None else g[e.ids], 0.0).sum(1)
     if not isinstance(method, Explicit):
-        return _by_autograd(within(problem, e.sides), e, y, a, u, sums)
+        return _by_autograd(within(problem, e.sides), e, state.y, a, u, sums)
     piece = within(problem, e.sides)
+    Z, kept = state.Z, state.kept
     if Z is None:
-        Z = method.states(piece, a, e.t, e.H, y)
-    dense = start = None
+        Z, kept = method.again(piece, a, e.t, e.H, state.y)
+    elif kept is not None and piece.reuse is not None:
+        start = piece.reuse.rate(e.t, state.y, *a)[1] if state.start is None else state.start
+        kept = (start, *kept)
+    dense = direct = None
     if e.asked is not None:
         r, c, theta = e.asked
         assert method.interpolant is not None
@@ -150,15 +182,19 @@ def _step(
         given = g[r if e.ids is None else e.ids[r], c]
         dense = u.new_zeros(len(weights), *u.shape)
         dense.index_add_(1, r, weights.unsqueeze(-1) * given)
-        start = torch.zeros_like(u).index_add_(0, r, given)
-    back, bars = method.transpose(piece, a, e.t, e.H, Z, u, dense)
+        direct = torch.zeros_like(u).index_add_(0, r, given)
+    back, bars, more = method.transpose(piece, a, e.t, e.H, Z, u, dense, kept)
     if sums.wanted:
         count, n = len(bars), u.shape[1]
         t = method.times(e.t, e.H)[:count]
-        t = (t if e.sides is None else e.sides.times(t)).reshape(-1)
-        ids = None if e.ids is None else e.ids.repeat(count)
-        sums.add(t, Z[:count].reshape(-1, n), bars.reshape(-1, n), ids)
-    return back if start is None else back + start
+        t = t if e.sides is None else e.sides.times(t)
+        if kept is not None:
+            for j in range(count):
+                sums.add(Stages(t[j], Z[j], bars[j], e.ids, kept[j], more[j]))
+        else:
+            ids = None if e.ids is None else e.ids.repeat(count)
+            sums.add(Stages(t.reshape(-1), Z[:count].reshape(-1, n), bars.reshape(-1, n), ids))
+    return back if direct is None else back + direct
 
 
 def _by_autograd(problem: OdeProblem, e: Taken, y: Tensor, a: Inputs, u: Tensor, sums: Gradients) -> Tensor:
@@ -186,7 +222,7 @@ class Undone:
     def __init__(self, problem: OdeProblem, entries: Sequence[Taken], a: Inputs, states: Tensor) -> None:
         self.problem, self.entries, self.a, self.states = problem, entries, a, states
 
-    def __getitem__(self, k: int) -> tuple[Tensor, None]:
+    def __getitem__(self, k: int) -> State:
         e = self.entries[k]
         y, a = self.states, self.a
         if e.ids is not None:
@@ -194,24 +230,42 @@ class Undone:
         t, piece = e.t + e.H[:, 0], within(self.problem, e.sides)
         before = e.method.step(piece, a, t, -e.H, y, e.method.first(piece, t, y, a)).y
         self.states = before if e.ids is None else self.states.index_copy(0, e.ids, before)
-        return before, None
+        return State(before)
+
+
+class State(NamedTuple):
+    """The state y before a step; Z and kept of it if they are still there, and kept at y itself, `start`, if known."""
+
+    y: Tensor
+    Z: Tensor | None = None
+    kept: tuple[Found, ...] | None = None
+    start: Found | None = None
 
 
 class _States:
     """The states before each step, with their stages where they were kept; else computed again from a snapshot."""
 
     def __init__(self, problem: OdeProblem, entries: Sequence[Taken], a: Inputs, snapshots: bool) -> None:
-        self.problem, self.entries, self.a, self.snapshots = problem, entries, a, snapshots
+        self.problem, self.entries, self.a, self.snapshots = replace(problem, reuse=None), entries, a, snapshots
         self.found: dict[int, Tensor] = {}
 
-    def __getitem__(self, k: int) -> tuple[Tensor, Tensor | None]:
+    def __getitem__(self, k: int) -> State:
         e = self.entries[k]
         if not self.snapshots:
             assert e.y is not None
-            return e.y, e.Z
+            return State(e.y, e.Z, e.kept, self._start(k))
         if k not in self.found:
             self._walk(k)
-        return self.found[k], None
+        return State(self.found[k])
+
+    def _start(self, k: int) -> Found | None:
+        """What the step before, if it was one of the same rows, computed last is what this one would compute first."""
+        e = self.entries[k]
+        if k == 0 or e.kept is None or e.sides is not None:
+            return None
+        before = self.entries[k - 1]
+        same = before.ids is e.ids and before.method is e.method
+        return before.kept[-1] if same and before.kept is not None else None
 
     def _walk(self, end: int) -> None:
         """Every step from the snapshot before `end` up to it."""

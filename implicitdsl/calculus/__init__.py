@@ -10,6 +10,7 @@ from .expand import divergence, expand, inline
 from .forward import linearize
 from .hoist import hoist
 from .jacobian import dense_jacobian, jacobian
+from .shared import shared
 from .simplify import simplify, summands
 from .transpose import gradient, transpose, vjp
 
@@ -22,6 +23,7 @@ __all__ = [
     "inline",
     "jacobian",
     "linearize",
+    "shared",
     "simplify",
     "summands",
     "transpose",

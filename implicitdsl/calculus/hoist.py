@@ -24,7 +24,7 @@ def hoist(
     unknowns beside it; so does what depends on the index of a loop. Equal parts share one
     symbol. The parts are in an order in which they can be computed; none refers to another.
     """
-    varies = _Varies(on)
+    varies = Varies(on)
     regrouped = [_regroup(e, varies) for e in exprs]
     bound = frozenset(build.binder_of(e)[0] for e in walk(*regrouped) if e.op in ("sum_for", "stack_for"))
     names: dict[Expr, frozenset[str]] = {}
@@ -41,7 +41,7 @@ def hoist(
     return results, tuple((s, e) for e, s in found.items())
 
 
-class _Varies:
+class Varies:
     """Whether one of some symbols occurs in a node; each node is looked at once."""
 
     def __init__(self, on: Iterable[Expr]) -> None:
@@ -70,7 +70,7 @@ def _constant(e: Expr) -> bool:
     return not any(x.op in ("sym", "apply") for x in walk(e))
 
 
-def _regroup(root: Expr, varies: _Varies) -> Expr:
+def _regroup(root: Expr, varies: Varies) -> Expr:
     """Chains of + and of elementwise products with their invariant terms joined."""
 
     def make(e: Expr, args: tuple[Expr, ...]) -> Expr:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from implicitdsl.analysis.evolution import Evolution
-from implicitdsl.calculus import hoist, jacobian, linearize, vjp
+from implicitdsl.calculus import hoist, jacobian, linearize, shared, vjp
 from implicitdsl.families.equilibrium.packing import join, pack
 from implicitdsl.ir import build
 from implicitdsl.ir.arith import is_zero
@@ -25,9 +25,11 @@ class Written:
 
     `rate` takes (state, [t], *inputs, *opaques, *dims) and gives the packed rates; so do `jacobian`, `drift`, `gaps`
     (what ends an integration where it is 0) and `slopes` (their rates of change). `pull` and `pull_inputs` take u after
-    the state. `invariants` takes (*outer, *outer_opaques, *dims) and gives `hoisted`. `start` takes (*start_inputs,
-    *opaques), `times` (*times_inputs), `kinks` (*kinks_inputs, *opaques). Where the Jacobian is a number times a matrix
-    of constants, `scale` (*scale) and `constant` (*constant) give them; `forced`: the equation has further terms.
+    the state. Where they need again what `rate` computes, `rate_kept` returns that too, which `pull_kept` takes after u
+    and with what it returns itself `pull_inputs_kept`. `invariants` takes (*outer, *outer_opaques, *dims) and gives
+    `hoisted`. `start` takes (*start_inputs, *opaques), `times` (*times_inputs), `kinks` (*kinks_inputs, *opaques).
+    Where the Jacobian is a number times a matrix of constants, `scale` (*scale) and `constant` (*constant) give them;
+    `forced`: the equation has further terms.
     """
 
     text: str
@@ -162,13 +164,41 @@ class _Writer:
             return totals
 
         definitions = (*self.state.definitions, *bars.definitions)
-        taken = (self.state.vector, bars.vector, *self.after)
-        kwargs = {"definitions": definitions, "dims": self.dims}
-        self.texts["pull"] = generate("pull", taken, [join(pulled(form.states))], self.functions, self.sizes, **kwargs)
-        if self.inputs:
-            self.texts["pull_inputs"] = generate(
-                "pull_inputs", taken, pulled(self.inputs), self.functions, self.sizes, reduce_like=self.inputs, **kwargs
+
+        def put(name: str, kept: Sequence[Expr], values: Sequence[Expr], like: Sequence[Expr] | None = None) -> None:
+            taken = (self.state.vector, bars.vector, *kept, *self.after)
+            self.texts[name] = generate(
+                name,
+                taken,
+                values,
+                self.functions,
+                self.sizes,
+                reduce_like=like,
+                definitions=definitions,
+                dims=self.dims,
             )
+
+        back, inputs = [join(pulled(form.states))], pulled(self.inputs)
+        put("pull", (), back)
+        if self.inputs:
+            put("pull_inputs", (), inputs, self.inputs)
+        (pull, *rest), kept = shared([*back, *inputs], self.rates, (*form.states, form.variable), "k")
+        if not kept:
+            return
+        rest, more = shared(rest, [pull], bars.parts, "m")
+        values, later = [e for _, e in kept], [s for s, _ in kept]
+        self.texts["rate_kept"] = generate(
+            "rate_kept",
+            (self.state.vector, *self.after),
+            [join(self.rates), *values],
+            self.functions,
+            self.sizes,
+            definitions=self.state.definitions,
+            dims=self.dims,
+        )
+        put("pull_kept", later, [pull, *(e for _, e in more)])
+        if self.inputs:
+            put("pull_inputs_kept", [*later, *(s for s, _ in more)], rest, self.inputs)
 
     def put_constant(
         self, matrix: Expr | None, like: tuple[Expr, ...]

@@ -16,7 +16,7 @@ from implicitdsl.ground.source import Source, Span
 from implicitdsl.lowering.source import Program
 from implicitdsl.solvers.ode.control import Control
 from implicitdsl.solvers.ode.method import Method
-from implicitdsl.solvers.ode.problem import OdeProblem
+from implicitdsl.solvers.ode.problem import OdeProblem, Reuse
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,34 @@ def closed(recipe: Recipe) -> OdeProblem:
         drift=timed("drift") if moving else None,
         autonomous=not moving,
         measured=recipe.measured,
+        reuse=_reuse(recipe) if "rate_kept" in program else None,
     )
+
+
+def _reuse(recipe: Recipe) -> Reuse:
+    """What the generated functions have in common, handed on."""
+    program, moving, count = recipe.program, recipe.moving, len(recipe.ranks)
+    rate, pull = program["rate_kept"], program["pull_kept"]
+    inputs = program["pull_inputs_kept"] if count else None
+
+    def forward(t: Tensor, y: Tensor, *a: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        value, *kept = rate(y, t, *a) if moving else rate(y, *a)
+        return full(value, y), tuple(kept)
+
+    def back(t: Tensor, y: Tensor, u: Tensor, kept: tuple[Tensor, ...], *a: Tensor) -> Any:
+        found = pull(y, u, *kept, t, *a) if moving else pull(y, u, *kept, *a)
+        value, *more = found if isinstance(found, tuple) else (found,)
+        return full(value, y), tuple(more)
+
+    def back_inputs(
+        t: Tensor, y: Tensor, u: Tensor, kept: tuple[Tensor, ...], more: tuple[Tensor, ...], *a: Tensor
+    ) -> tuple[Tensor, ...]:
+        if inputs is None:
+            return ()
+        found = inputs(y, u, *kept, *more, t, *a) if moving else inputs(y, u, *kept, *more, *a)
+        return several(found, count)
+
+    return Reuse(forward, back, back_inputs)
 
 
 def full(value: Tensor, like: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -41,6 +43,8 @@ class Integration:
         events: Events | None = None,
     ) -> None:
         self.events = events
+        if tape is None or tape.room <= 0:  # nothing that the stages compute is wanted again
+            problem = replace(problem, reuse=None)
         self.problem, self.a, self.control, self.tape = problem, a, control, tape
         self.places, self.y0 = places, y0
         B, device = y0.shape[0], y0.device
@@ -331,7 +335,7 @@ class Integration:
         if self.tape is None:
             return
         ids = rows.ids if len(rows.ids) < len(self.status) else None
-        y, Z, snapshots = rows.y, step.Z, self.tape.budget is not None
+        y, Z, kept, snapshots = rows.y, step.Z, step.kept, self.tape.budget is not None
         if snapshots:
             y, Z = self.end.index_copy(0, rows.ids, y), None
         if good is not None:
@@ -340,7 +344,8 @@ class Integration:
             y, Z = y if snapshots else y[keep], None if Z is None else Z[:, keep]
             asked = None if asked is None else ((good[:, 0].cumsum(0) - 1)[asked[0]], *asked[1:])
             sides = None if sides is None else sides.rows(keep)
-        entry = Taken(method, ids, s, t, H, y, Z, asked, sides)
+            kept = None if kept is None else tuple(tuple(x[keep] for x in stage) for stage in kept)
+        entry = Taken(method, ids, s, t, H, y, Z, asked, sides, kept)
         self.tape.append(entry)
 
     def _settle(self, method: Method, rows: Rows, attempts: int) -> None:

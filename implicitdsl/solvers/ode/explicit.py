@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..problem import Inputs
 from .method import Method, Step
-from .problem import OdeProblem
+from .problem import Found, OdeProblem
 from .tableau import Row, Tableau
 
 LIMIT = 2.8
@@ -56,12 +56,18 @@ class Explicit(Method):
         states, rates = Z.unbind(0), K.unbind(0)
         states[0].copy_(y)
         torch.mul(first, H, out=rates[0])
-        moving = None if problem.autonomous else H[:, 0]
+        moving, reuse = None if problem.autonomous else H[:, 0], problem.reuse
+        kept: list[Found] = []
         for i, c in enumerate(self.tableau.c):
             torch.addmm(base, rows[i], flat[: i + 1], out=states[i + 1].view(1, -1))
-            last = problem.rate(t if moving is None else t + c * moving, states[i + 1], *a)
+            at = t if moving is None else t + c * moving
+            if reuse is None:
+                last = problem.rate(at, states[i + 1], *a)
+            else:
+                last, found = reuse.rate(at, states[i + 1], *a)
+                kept.append(found)
             torch.mul(last, H, out=rates[i + 1])
-        found = Step(states[-1], last, K=K, Z=Z)
+        found = Step(states[-1], last, K=K, Z=Z, kept=tuple(kept) if reuse is not None else None)
         if error is None:
             return found
         found = found._replace(error=torch.mm(error, flat).view(b, n))
@@ -88,11 +94,17 @@ class Explicit(Method):
         c = torch.tensor((0.0, *self.tableau.c), dtype=t.dtype, device=t.device)
         return torch.addcmul(t, c.unsqueeze(1), H[:, 0])
 
-    def states(self, problem: OdeProblem, a: Inputs, t: Tensor, H: Tensor, y: Tensor) -> Tensor:
-        """Z of the step, computed again."""
-        found = self.step(problem, a, t, H, y, problem.rate(t, y, *a)).Z
-        assert found is not None
-        return found
+    def again(
+        self, problem: OdeProblem, a: Inputs, t: Tensor, H: Tensor, y: Tensor
+    ) -> tuple[Tensor, tuple[Found, ...] | None]:
+        """(Z, kept) of the step, computed again; kept at the first stage too."""
+        if problem.reuse is None:
+            first, start = problem.rate(t, y, *a), ()
+        else:
+            first, start = problem.reuse.rate(t, y, *a)
+        found = self.step(problem, a, t, H, y, first)
+        assert found.Z is not None
+        return found.Z, None if found.kept is None else (start, *found.kept)
 
     def transpose(
         self,
@@ -103,10 +115,12 @@ class Explicit(Method):
         Z: Tensor,
         u: Tensor,
         dense: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """(cotangent of y, cotangents of the stages' rates (s, b, N)) for that of the new state, u.
+        kept: tuple[Found, ...] | None = None,
+    ) -> tuple[Tensor, Tensor, list[Found]]:
+        """(cotangent of y, cotangents of the stages' rates (s, b, N), `more` of each) for that of the new state, u.
 
-        `dense` (s, b, N): what interpolated outputs add to the cotangents of the stages' rates, over H.
+        `dense` (s, b, N): what interpolated outputs add to the cotangents of the stages' rates, over H. `kept`: of all
+        stages; without it there is no `more`, see `Reuse`.
         """
         rows = coefficients(self.tableau, u)[3]
         count, (b, n) = self.tableau.stages, u.shape
@@ -116,10 +130,19 @@ class Explicit(Method):
         moving = None if problem.autonomous else H[:, 0]
         back[0].copy_(u)
         times = (0.0, *self.tableau.c)
+        reuse = problem.reuse if kept is not None else None
+        more: list[Found] = [()] * len(bars)
+
+        def pulled(j: int, bar: Tensor) -> Tensor:
+            at = t if moving is None else t + times[j] * moving
+            if reuse is None or kept is None:
+                return problem.pull_state(at, Z[j], bar, a)
+            found, more[j] = reuse.pull(at, Z[j], bar, kept[j], *a)
+            return found
+
         if dense is not None:
             torch.mul(dense[count], H, out=bars[count])
-            at = t if moving is None else t + moving
-            back[0].add_(problem.pull_state(at, Z[count], bars[count], a))
+            back[0].add_(pulled(count, bars[count]))
         each = bars.unbind(0)
         for q, j in enumerate(range(count - 1, -1, -1)):
             bar = each[j]
@@ -127,9 +150,8 @@ class Explicit(Method):
             if dense is not None:
                 bar.add_(dense[j])
             bar.mul_(H)
-            at = t if moving is None else t + times[j] * moving
-            back[q + 1].copy_(problem.pull_state(at, Z[j], bar, a))
-        return held.sum(0), bars
+            back[q + 1].copy_(pulled(j, bar))
+        return held.sum(0), bars, more
 
 
 def combined(weights: Row, K: list[Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..problem import Inputs
-from .problem import OdeProblem
+from .problem import OdeProblem, Reuse
 
 
 class Sides(NamedTuple):
@@ -76,16 +76,20 @@ def kinked(problem: OdeProblem) -> OdeProblem:
     def bare(run: Callable[..., Any] | None) -> Any:
         return None if run is None else lambda *args: run(*args[:-1])
 
-    inputs = problem.pull_inputs
+    def without(run: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: (*run(*args[:-1]), None)
+
+    inputs, reuse = problem.pull_inputs, problem.reuse
     return replace(
         problem,
         rate=bare(problem.rate),
         ranks=(*problem.ranks, 1),
         pull=bare(problem.pull),
-        pull_inputs=None if inputs is None else lambda *args: (*inputs(*args[:-1]), None),
+        pull_inputs=None if inputs is None else without(inputs),
         jacobian=bare(problem.jacobian),
         drift=bare(problem.drift),
         kinks=True,
+        reuse=None if reuse is None else Reuse(bare(reuse.rate), bare(reuse.pull), without(reuse.pull_inputs)),
     )
 
 
@@ -94,14 +98,16 @@ def within(problem: OdeProblem, sides: Sides | None) -> OdeProblem:
     if sides is None or problem.autonomous:
         return problem
 
-    def kept(run: Callable[..., Any] | None) -> Any:
+    def moved(run: Callable[..., Any] | None) -> Any:
         return None if run is None else lambda t, *args: run(sides.times(t), *args)
 
+    reuse = problem.reuse
     return replace(
         problem,
-        rate=kept(problem.rate),
-        pull=kept(problem.pull),
-        pull_inputs=kept(problem.pull_inputs),
-        jacobian=kept(problem.jacobian),
-        drift=kept(problem.drift),
+        rate=moved(problem.rate),
+        pull=moved(problem.pull),
+        pull_inputs=moved(problem.pull_inputs),
+        jacobian=moved(problem.jacobian),
+        drift=moved(problem.drift),
+        reuse=None if reuse is None else Reuse(moved(reuse.rate), moved(reuse.pull), moved(reuse.pull_inputs)),
     )

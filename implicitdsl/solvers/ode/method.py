@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..problem import Inputs
-from .problem import OdeProblem
+from .problem import Found, OdeProblem
 from .tableau import Row
 
 
@@ -18,7 +18,7 @@ class Step(NamedTuple):
 
     error, low: estimates of the local error (b, N); K (s, b, N): the stages' rates times the step, for interpolation;
     Z (s, b, N): the stages' states; stiffness (b, 1): |step| times an estimate of the spectral radius, or NaN; sure
-    (b, 1): whether that estimate is above rounding.
+    (b, 1): whether that estimate is above rounding; kept: what `Reuse.rate` hands on at the stages after the first.
     """
 
     y: Tensor
@@ -29,6 +29,7 @@ class Step(NamedTuple):
     Z: Tensor | None = None
     stiffness: Tensor | None = None
     sure: Tensor | None = None
+    kept: tuple[Found, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,23 @@ from torch import Tensor
 from ..problem import Inputs
 
 Rate = Callable[..., Tensor]
+Found = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """A right-hand side and its transposes that compute nothing twice: each hands on what the later ones need.
+
+    rate         (t, y, *a) -> (f, kept)
+    pull         (t, y, u, kept, *a) -> ((∂f/∂y)ᵀ u, more)
+    pull_inputs  (t, y, u, kept, more, *a) -> as `OdeProblem.pull_inputs`
+
+    All of kept and more have the batch as their first dimension.
+    """
+
+    rate: Callable[..., tuple[Tensor, Found]]
+    pull: Callable[..., tuple[Tensor, Found]]
+    pull_inputs: Callable[..., tuple[Tensor | None, ...]]
 
 
 @dataclass(frozen=True)
@@ -28,6 +45,7 @@ class OdeProblem:
     autonomous   f does not contain t
     measured     only the first so many entries are in the error norm; the others are integrals that feed nothing back
     kinks        the last input holds times at which f or a derivative of it jumps: see `kinks.kinked`
+    reuse        the same with what they have in common kept; None: there is nothing worth it
     """
 
     rate: Rate
@@ -39,6 +57,7 @@ class OdeProblem:
     autonomous: bool = False
     measured: int | None = None
     kinks: bool = False
+    reuse: Reuse | None = None
 
     def rows(self, a: Inputs, rows: Tensor) -> Inputs:
         """The inputs of some rows."""

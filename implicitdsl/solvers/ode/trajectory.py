@@ -10,6 +10,7 @@ from torch import Tensor
 from ...ground.outcomes import Outcome
 from .kinks import Sides
 from .method import Method
+from .problem import Found
 
 CONVERGED, RUNNING = int(Outcome.CONVERGED), int(Outcome.RUNNING)
 
@@ -52,7 +53,7 @@ class Taken(NamedTuple):
 
     ids: the rows, None: all. y: the states (b, N) before the step, or under a budget those of all rows (B, N); it and
     Z (s, b, N) may have been forgotten. `asked`: (rows, columns, θ) of interpolated outputs. `sides`: the piece between
-    two kinks, where there are any.
+    two kinks, where there are any. `kept`: see `Step`, forgotten with Z.
     """
 
     method: Method
@@ -64,13 +65,14 @@ class Taken(NamedTuple):
     Z: Tensor | None
     asked: tuple[Tensor, Tensor, Tensor] | None
     sides: Sides | None = None
+    kept: tuple[Found, ...] | None = None
 
 
 class Tape:
     """The steps of an integration, and which states of it are kept.
 
-    `budget`: at most so many states; the others are computed again from the one before. None: all, and the stages' too
-    while they are small. `states`: whether there are any at all.
+    `budget`: at most so many states; the others are computed again from the one before. None: all, and the stages' too,
+    with what else they computed, while that is small. `states`: whether there are any at all.
     """
 
     def __init__(self, budget: int | None = None, *, states: bool = True) -> None:
@@ -80,16 +82,17 @@ class Tape:
 
     def append(self, entry: Taken) -> None:
         if not self.states:
-            self.entries.append(entry._replace(y=None, Z=None))
+            self.entries.append(entry._replace(y=None, Z=None, kept=None))
             return
         if self.budget is not None and len(self.entries) // self.stride >= self.budget:
             self.stride *= 2  # forget every other state
             self.entries = [self._kept(i, e) for i, e in enumerate(self.entries)]
         entry = self._kept(len(self.entries), entry)
         if entry.Z is not None:
-            size = entry.Z.numel() * entry.Z.element_size()
+            held = [entry.Z, *(x for stage in entry.kept or () for x in stage)]
+            size = sum(x.numel() * x.element_size() for x in held)
             if size > self.room:
-                entry = entry._replace(Z=None)
+                entry = entry._replace(Z=None, kept=None)
             self.room -= size
         self.entries.append(entry)
 
@@ -98,7 +101,7 @@ class Tape:
 
 
 STAGES = 128 * 2**20
-"""Bytes of stages' states that a tape may hold."""
+"""Bytes of stages that a tape may hold."""
 
 
 class Segment(NamedTuple):
