@@ -1,5 +1,5 @@
 """Differential equations: evolution equations, initial conditions, linearity in the noise (IMP301, 302, 501,
-502, 505).
+502, 505; see `conditions` for IMP506).
 """
 
 from __future__ import annotations
@@ -13,29 +13,11 @@ from implicitdsl.ir.nodes import LINEAR, Expr, Role, symbols, walk
 from implicitdsl.syntax import ast
 
 from .calls import Calls
+from .conditions import at_boundaries, given_once, is_condition, is_initial, orders, state_of
 from .constants import inline, number_of
 from .report import unsafe
 from .shapes import is_flexible
 from .structure import equation_shape, equation_size
-
-
-def orders(e: Expr, variable: str) -> dict[str, int]:
-    """The highest derivative by a variable of each unknown that occurs."""
-    found: dict[str, int] = {}
-    for n in walk(e):
-        if n.op == "deriv" and n.attrs[1] == variable:
-            order = n.attrs[0]
-            assert isinstance(order, int)
-            found[n.args[0].name] = max(found.get(n.args[0].name, 0), order)
-    return found
-
-
-def is_condition(equation: Equation) -> Expr | None:
-    """The side that takes a state at a point, `z(0)` or `dq/dt(0)`, if the relation is such a condition."""
-    for side in (equation.lhs, equation.rhs):
-        if side.op == "at":
-            return side
-    return None
 
 
 def check_dynamics(
@@ -128,7 +110,10 @@ def check_dynamics(
             evolution[-1][0].span,
         )
         return
+    if not given_once(calls, equations, texts, found, time, domains):
+        return
     conditions_for(calls, find, sentence, dynamic, found, owner, conditions, time, domains)
+    at_boundaries(calls, Span(find.span.end, find.span.end), dynamic, equations, domains, definitions)
     if sentence == "sde":
         noise_is_linear(calls, evolution, definitions)
 
@@ -197,7 +182,7 @@ def conditions_for(
             value = number_of(d.lo)
             start = f"{value:g}" if value is not None else written(calls, d.lo) or "t0"
     for u in dynamic:
-        own = [c for c in conditions if (c.args[0].args[0] if c.args[0].op == "deriv" else c.args[0]) is u.node]
+        own = [c for c in conditions if is_initial(c, time, domains) and state_of(c) is u.node]
         have = {c.args[0].attrs[0] if c.args[0].op == "deriv" else 0 for c in own}
         for order in range(found[u.name]):
             if order in have:
@@ -206,7 +191,7 @@ def conditions_for(
             inputs = [
                 e.name
                 for e in calls.context.sets.scope_root().entities("given")
-                if e.node is not None and e.node.shape == u.shape
+                if e.node is not None and e.node.shape == (*(d.points for d in domains if d.points), *u.shape)
             ]
             if sentence == "pde":
                 where = ", ".join([d.name for d in domains if d.name != time] + [start])
