@@ -27,7 +27,7 @@ from .report import Report
 from .scope import Entity, Language, Scope
 from .sets import SetReader
 from .shapes import Dims
-from .using import read_using
+from .using import read_using, slots_for
 
 CONVENTION_CODES = ("IMP1", "IMP7", "IMP9")
 
@@ -93,9 +93,9 @@ def attempt(
                         calls.definition(entity)
     for pending, usings in blocks_with_using:
         unknowns = tuple(u.node for u in pending.unknowns)
-        wishes = Wishes()
-        for using in usings or layer_using:
-            wishes = read_using(calls, using, pending.sentence, tuple(language.families), unknowns)
+        families = tuple(language.families)
+        slots = slots_for(usings, layer_using, pending.sentence, {p.sentence for p, _ in blocks_with_using}, families)
+        wishes = read_using(calls, slots, pending.sentence, families, unknowns)
         method = wishes.forward.method if wishes.forward else ""
         if isinstance(pending.section, ast.Find):
             check_find(calls, pending, method == "levenberg_marquardt")

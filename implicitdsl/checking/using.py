@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from implicitdsl.ground.methods import Family, Method
 from implicitdsl.ir.dims import show_shape
 from implicitdsl.ir.model import Options, Wishes
@@ -24,12 +26,35 @@ SENTENCE_WORDS = {
 }
 
 
+def slots_for(
+    own: Sequence[ast.Using],
+    layer: Sequence[ast.Using],
+    sentence: str,
+    others: Collection[str],
+    families: tuple[Family, ...],
+) -> tuple[ast.Slot, ...]:
+    """What is asked of a block: its own slots, and of the layer's those that it leaves open.
+
+    A method that the layer names for another of its sentences (`others`) is not meant for this block.
+    """
+
+    def meant(slot: ast.Slot) -> bool:
+        if slot.name is None or slot.label not in ("forward", "backward"):
+            return True
+        owners = {m.sentence for f in families for m in f.methods if (m.name, m.role) == (slot.name.text, slot.label)}
+        return sentence in owners or not owners & set(others)
+
+    mine = [slot for using in own for slot in using.slots]
+    labels = {slot.label for slot in mine}
+    return (*mine, *(s for using in layer for s in using.slots if s.label not in labels and meant(s)))
+
+
 def read_using(
-    calls: Calls, using: ast.Using, sentence: str, families: tuple[Family, ...], unknowns: tuple[Expr, ...]
+    calls: Calls, slots: Sequence[ast.Slot], sentence: str, families: tuple[Family, ...], unknowns: tuple[Expr, ...]
 ) -> Wishes:
-    """The wishes of one `using` for a block of a sentence."""
+    """The wishes that slots hold for a block of a sentence."""
     wishes: dict[str, object] = {}
-    for slot in using.slots:
+    for slot in slots:
         if slot.label in wishes:
             calls.report.add("IMP102", f"`{slot.label}` is given twice", slot.span)
             continue
@@ -126,12 +151,27 @@ def read_method(
         if any(k == key for k, _ in values):
             calls.report.add("IMP102", f"option `{key}` is given twice", option.span)
             continue
+        other = next((k for k, _ in values if k in spec.without), None)
+        if other is not None:
+            message = f"`{name}` takes `{other}` or `{key}`, not both"
+            calls.report.add("IMP704", message, option.span, help=f"remove `{key}` or `{other}`")
+            continue
         if spec.kind == "times":
             times = read_times(calls, option.value, key, name, unknowns)
             if times is not None:
                 values.append((key, times))
             continue
         value = read_value(option.value, spec.kind)
+        if spec.choices and value not in spec.choices:
+            shown = calls.text(option.value)
+            close = nearest(shown, spec.choices)
+            calls.report.add(
+                "IMP704",
+                f"option `{key}` of `{name}` is {_listed(spec.choices)}, not `{shown}`",
+                option.value.span,
+                help=f"did you mean `{close}`?" if close else None,
+            )
+            continue
         inside = isinstance(value, (bool, str)) or (
             value is not None
             and (spec.lo is None or value > spec.lo or (value == spec.lo and not spec.above))
@@ -153,6 +193,12 @@ def read_method(
 
 def _lists(method: Method) -> str:
     return f"`{method.name}` has " + (", ".join(o.name for o in method.options) if method.options else "no options")
+
+
+def _listed(choices: tuple[str, ...]) -> str:
+    """`a`, `b` or `c`."""
+    *others, last = (f"`{c}`" for c in choices)
+    return ", ".join(others) + (" or " if others else "") + last
 
 
 def _limits(lo: float | None, hi: float | None, above: bool) -> str:

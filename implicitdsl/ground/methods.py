@@ -12,7 +12,8 @@ from implicitdsl.ground.records import dataclass
 @dataclass(frozen=True, slots=True)
 class Option:
     """An option of a method: `kind` is "float", "int", "bool", "name" or "times" (expression of a number or a list);
-    values must lie in [lo, hi] (open at lo if `above`).
+    values must lie in [lo, hi] (open at lo if `above`), names among `choices`. It does not stand beside those in
+    `without`.
     """
 
     name: str
@@ -22,6 +23,8 @@ class Option:
     lo: float | None = None
     hi: float | None = None
     above: bool = False
+    choices: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
 
 Verdict = tuple[bool, str] | tuple[bool, str, tuple[tuple[str, object], ...]]

@@ -14,8 +14,8 @@ from . import rungs
 SENTENCE = "ode"
 
 FIXED = (
-    positive("dt", None, "step; not together with `steps`"),
-    Option("steps", "int", None, "number of equal steps, 100 where `dt` is not given either", lo=1),
+    Option("dt", "float", None, "step; not together with `steps`", lo=0.0, above=True, without=("steps",)),
+    Option("steps", "int", None, "number of equal steps, 100 where `dt` is not given either", lo=1, without=("dt",)),
     Option(KINKS, "times", None, "times at which the right-hand side jumps or has a kink: steps end there"),
 )
 ADAPTIVE = (
@@ -25,7 +25,7 @@ ADAPTIVE = (
     positive("min_step", None, "a sample that needs a smaller step fails"),
     positive("max_step", None, "no step is larger"),
     count("max_steps", 10000, "steps after which a sample is given up"),
-    Option("controller", "name", "i", "step controller: i, pi or pid"),
+    Option("controller", "name", "i", "step controller", choices=("i", "pi", "pid")),
     *FIXED,
 )
 FIXED_NAMES = {
