@@ -12,7 +12,7 @@ from implicitdsl.ir.nodes import Role, node, num, sym
 from implicitdsl.syntax import ast
 
 from .context import CONSTANTS, Wording
-from .parts import indexed, literal_of, norm
+from .parts import function_times, indexed, literal_of, norm
 from .report import apart, safe, unsafe
 from .scope import Entity, Typed
 from .sets import literal
@@ -177,10 +177,8 @@ class Elaborator(Wording):
     def binary(self, expr: ast.Binary) -> Typed | None:
         if expr.op == "^":
             return self.power(expr)
-        if expr.op in ("juxt", "@"):
-            refused = self.function_times(expr)
-            if refused:
-                return None
+        if expr.op in ("juxt", "@") and function_times(self, expr):
+            return None
         left, right = self.elaborate(expr.left), self.elaborate(expr.right)
         if left is None or right is None:
             return None
@@ -189,31 +187,6 @@ class Elaborator(Wording):
         if expr.op in ("+", "-"):
             return self.sum(expr, left, right)
         return self.elementwise(expr, left, right)
-
-    def function_times(self, expr: ast.Binary) -> bool:
-        """`f (z)`, `f z`: a function can't be multiplied (IMP111)."""
-        left = expr.left
-        while isinstance(left, ast.Binary) and left.op in ("juxt", "@"):
-            left = left.right
-        if not isinstance(left, ast.Name):
-            return False
-        entity = self.scope.find(left.text)
-        is_function = entity.kind in ("fn", "layer", "macro") if entity else left.text in self.context.functions
-        if not is_function:
-            return False
-        self.context.used.add(left.text)
-        if isinstance(expr.right, ast.Paren):
-            fix = safe(f"write `{left.text}(…)` without the space", (Span(left.span.end, expr.right.span.start), ""))
-        else:
-            arg = self.text(expr.right)
-            fix = safe(f"write `{left.text}({arg})`", (Span(left.span.end, expr.right.span.end), f"({arg})"))
-        self.report.add(
-            "IMP111",
-            f"`{left.text}` is {entity.described if entity else 'a function'} and cannot be multiplied",
-            left.span,
-            fixes=(fix,),
-        )
-        return True
 
     def sum(self, expr: ast.Binary, left: Typed, right: Typed) -> Typed | None:
         shape = self.equal_or_scalar(expr, left, right)
@@ -232,6 +205,8 @@ class Elaborator(Wording):
             return left.shape
         if left.row != right.row:
             column = expr.right if left.row else expr.left
+            text = self.text(column)
+            text = f"({text})^T" if isinstance(column, ast.Binary | ast.Negate) else f"{text}^T"
             self.report.add(
                 "IMP201",
                 f"shapes differ in `{self.text(expr)}`: one side is a row vector",
@@ -240,7 +215,7 @@ class Elaborator(Wording):
                     (expr.left.span, "row" if left.row else "column"),
                     (expr.right.span, "row" if right.row else "column"),
                 ),
-                help=f"transpose one side: `{self.text(column)}^T`",
+                help=f"transpose one side: `{text}`",
             )
             return None
         if self.dims.unify_shapes(left.shape, right.shape):

@@ -1,4 +1,4 @@
-"""Indices, norms and literals, and the range checks of indices once all dimensions are known."""
+"""Indices, norms, literals and functions as factors, and the range checks of indices once all dimensions are known."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from implicitdsl.ir.nodes import node
 from implicitdsl.syntax import ast
 
 from .context import Context
+from .report import safe, unsafe
 from .scope import Typed
 from .sets import SetReader
 from .shapes import shown
@@ -147,3 +148,46 @@ def range_checks(context: Context) -> list[Bound]:
                 notes=("indices start at 0; slices are half-open",),
             )
     return found
+
+
+def function_times(e: Elaborator, expr: ast.Binary) -> bool:
+    """`f (z)`, `f z`, `f W z`: a function can't be multiplied (IMP111)."""
+    factors = [expr.right]
+    left = expr.left
+    while isinstance(left, ast.Binary) and left.op in ("juxt", "@"):
+        factors.append(left.right)
+        left = left.left
+    factors = [left, *reversed(factors)]
+    at = next((i for i, f in enumerate(factors[:-1]) if is_function(e, f)), None)
+    if at is None:
+        return False
+    name, first, rest = factors[at], factors[at + 1], factors[at + 2 :]
+    assert isinstance(name, ast.Name)
+    entity = e.scope.find(name.text)
+    e.context.used.add(name.text)
+    if isinstance(first, ast.Paren):
+        fixes = [safe(f"write `{name.text}(…)` without the space", (Span(name.span.end, first.span.start), ""))]
+    else:
+        ends = [expr.right] if is_function(e, first) else [expr.right, first] if rest else [first]  # f(W z) in papers
+        texts = [e.report.source.at(Span(first.span.start, end.span.end)) for end in ends]
+        kind = unsafe if rest else safe
+        fixes = [
+            kind(f"write `{name.text}({arg})`", (Span(name.span.end, end.span.end), f"({arg})"))
+            for end, arg in zip(ends, texts, strict=True)
+        ]
+    e.report.add(
+        "IMP111",
+        f"`{name.text}` is {entity.described if entity else 'a function'} and cannot be multiplied",
+        name.span,
+        help=" or ".join(f.message if i == 0 else f.message.removeprefix("write ") for i, f in enumerate(fixes)),
+        fixes=fixes,
+    )
+    return True
+
+
+def is_function(e: Elaborator, expr: ast.Expr) -> bool:
+    """Whether a name stands for a function."""
+    if not isinstance(expr, ast.Name):
+        return False
+    entity = e.scope.find(expr.text)
+    return entity.kind in ("fn", "layer", "macro") if entity else expr.text in e.context.functions
