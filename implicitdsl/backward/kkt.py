@@ -128,14 +128,14 @@ def _cotangents(
     P, q, C, d = inputs
     found: list[Tensor | None] = [None] * 4
     if P is not None and needed[0]:
-        found[0] = -(u.mT @ z) if P.ndim == 2 else -u.unsqueeze(-1) * z.unsqueeze(-2)
+        found[0] = -(u.mT @ z) if P.ndim == 2 else (-u).unsqueeze(-1) * z.unsqueeze(-2)
     if needed[1]:
         found[1] = -u if q.ndim == 2 else -u.sum(0)
     if needed[2]:
         if C.ndim == 2:
             found[2] = -(y.mT @ u + v.mT @ z)
         else:
-            found[2] = -torch.stack((y, v), -1) @ torch.stack((u, z), -2)
+            found[2] = torch.addcmul((-y).unsqueeze(-1) * u.unsqueeze(-2), v.unsqueeze(-1), z.unsqueeze(-2), value=-1)
     if needed[3]:
         found[3] = v if d.ndim == 2 else v.sum(0)
     if spec.failures.policy == "nan" and spec.failures.marks and not bool(good.all()):

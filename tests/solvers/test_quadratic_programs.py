@@ -213,8 +213,7 @@ def test_what_samples_share_is_eliminated_once(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("m", [24, 30])
 def test_exchanges_that_go_in_circles_start_again_from_interior_points(m: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some of these samples go in circles (fewer than 24 rows are exchanged one by one, which never does); for m > n
-    the matrix of the dual is singular, too."""
+    """Some of these samples go in circles; for m > n the matrix of the dual is singular, too."""
     g = torch.Generator().manual_seed(84)
     n, batch = 10, 64
     L = torch.randn(batch, n, n, dtype=D, generator=g) / n**0.5
@@ -230,6 +229,25 @@ def test_exchanges_that_go_in_circles_start_again_from_interior_points(m: int, m
     found = by_pivoting(qp, monkeypatch)
     assert (found.status == Outcome.CONVERGED).all()
     assert (residual(qp, found.z, found.y) < 1e-10).all()
+
+
+def test_only_the_worst_rows_are_exchanged_where_all_go_in_circles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 ≤ y ⊥ S y + r ≥ 0 of low rank and wide spectrum: every sample ends; some do not if all rows are exchanged."""
+    g = torch.Generator().manual_seed(4)
+    batch, n, m = 32, 20, 34
+    Y = torch.randn(batch, n, m, dtype=D, generator=g) * torch.logspace(-1, 0.5, n, dtype=D).unsqueeze(-1)
+    S, r = Y.mT @ Y, torch.rand(batch, m, dtype=D, generator=g)
+    r = r + (Y.mT @ torch.randn(batch, n, 1, dtype=D, generator=g)).squeeze(-1)
+    monkeypatch.setattr(complementary, "PASSES", ())
+    monkeypatch.setattr(complementary, "ROUNDS", complementary.LONG_ROUNDS)
+    y, active, rounds, _ = complementary.complement(S, r)
+    s = (S @ y.unsqueeze(-1)).squeeze(-1) + r
+    assert (rounds > 0).all()
+    assert (y[~active] == 0).all()
+    assert min(y.min(), s.min()) > -1e-9
+    assert (s * y).max() < 1e-9
+    monkeypatch.setattr(complementary, "LARGE", -torch.inf)
+    assert (complementary.complement(S, r).rounds == 0).any()
 
 
 def test_a_diagonal_objective_needs_no_factor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -25,7 +26,7 @@ def screened(values: Mapping[str, Tensor], inputs: Sequence[Ranked]) -> tuple[Ma
     batched = [(name, values[name]) for name, rank in inputs if values[name].ndim > rank]
     lost: Tensor | None = None
     for _, t in batched:
-        if not bool(t.detach().sum().isfinite()):  # one pass; a sum may overflow, so then look closely
+        if not math.isfinite(t.detach().sum().item()):  # one pass; a sum may overflow, so then look closely
             here = ~t.detach().isfinite().reshape(len(t), -1).all(-1)
             lost = here if lost is None else lost | here
     if lost is None or not bool(lost.any()) or bool(lost.all()):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .dual import GATHERED, Active, factor
-from .quadratic import times
+from .quadratic import cholesky_times, peak, times
 
-ROUNDS, SINGLE_ROUNDS = 12, 30
-"""Exchanges after which an active set is no longer hoped for from this start; so many with small systems, where rounds
-are cheap, and rows that go in circles are exchanged one by one."""
+ROUNDS, LONG_ROUNDS, FEW = 12, 24, 3
+"""Exchanges after which an active set is no longer hoped for from this start; so many where rounds are cheap, with
+small systems or where one sample in `FEW` is left."""
+LARGE = 0.7
+"""Of the largest error: those that are exchanged where exchanging all does not help."""
 PASSES = ((12, 1e-3), (30, 1e-8))
 """Iterations and accuracy of the interior points that other starts come from."""
 LOSS = 1e-12
@@ -20,7 +23,7 @@ LOSS = 1e-12
 
 
 class Complement(NamedTuple):
-    """y (B, m), its active rows, `rounds` (B,) that were taken (0: not found), the factor of all samples if all are."""
+    """y (B, m), its active rows, `rounds` (B,) that were taken (0: not found), the factor of all samples if at hand."""
 
     y: Tensor
     active: Tensor
@@ -32,12 +35,13 @@ def complement(S: Tensor, r: Tensor, hard: bool = False) -> Complement:
     """The solution for S (m, m) or (B, m, m) and r (B, m); `hard`: S has so low a rank that circles are the rule.
 
     All rows of the wrong sign are exchanged at once (Júdice & Pires 1994), k³/3 flops a round for k active rows. That
-    ends in a few rounds, exact to rounding, or goes in circles. Small systems then exchange the last wrong row alone
-    until there are fewer than ever (Murty 1974). Samples that do not end so start again from the rows that Mehrotra's
-    predictor-corrector method finds active, m³/3 flops an iteration.
+    ends in a few rounds, exact to rounding, or goes in circles. So where there are not fewer wrong rows than ever, only
+    those are exchanged whose multiplier or slack is nearly as wrong as the worst, in units of √S_ii. Samples that do
+    not end so start again from the rows that Mehrotra's predictor-corrector method finds active, m³/3 flops an
+    iteration.
     """
     first, *passes = (PASSES[0], *PASSES[1:]) if hard else (None, *PASSES)
-    found = _exchanged(S, r, r < 0 if first is None else _interior(S, r, *first))
+    found = _exchanged(S, r, _descent(S, r) if first is None else _interior(S, r, *first))
     for iterations, accuracy in passes:
         left = (found.rounds == 0).nonzero().squeeze(-1)
         if not len(left):
@@ -46,50 +50,65 @@ def complement(S: Tensor, r: Tensor, hard: bool = False) -> Complement:
         again = _exchanged(part, right, _interior(part, right, iterations, accuracy))
         for t, value in zip(found[:3], again[:3], strict=True):
             t[left] = value
-        every = bool((found.rounds > 0).all())
-        found = found._replace(factor=factor(S, found.active) if every else None)
+        found = found._replace(factor=None)
     return found
 
 
+def _descent(S: Tensor, r: Tensor) -> Tensor:
+    """The rows that are active after the best step along the first direction of descent, by the next one, (B, m)."""
+    tiny = torch.finfo(r.dtype).tiny
+    diagonal = S.diagonal(dim1=-2, dim2=-1).clamp(min=tiny)
+    p = (-r / diagonal).clamp(min=0)
+    Sp = times(S, p)
+    step = (p * r).sum(-1, keepdim=True) / (p * Sp).sum(-1, keepdim=True).clamp(min=tiny)  # not positive
+    return torch.addcmul(r, step, diagonal * p - Sp) < 0
+
+
 def _exchanged(S: Tensor, r: Tensor, active: Tensor) -> Complement:
-    rows, _ = r.shape
-    y_out, active_out = torch.zeros_like(r), active.clone()
-    rounds = torch.zeros(rows, dtype=torch.int64, device=r.device)
+    rows, m = r.shape
+    found: tuple[Tensor, ...] = ()
     live: Tensor | None = None
-    s, rr, act = S, r, active
-    small = r.shape[-1] < GATHERED
-    order = torch.arange(1, r.shape[-1] + 1, device=r.device)
-    best, patient = torch.full_like(rounds, r.shape[-1] + 1), torch.ones_like(rounds, dtype=torch.bool)
-    floor = -LOSS * (1 + (r.abs().amax(-1, keepdim=True) if r.shape[-1] else r))
-    for round_ in range(1, (SINGLE_ROUNDS if small else ROUNDS) + 1):
+    last, s, right, act, y = None, S, -r, active, r
+    taken = torch.ones(rows, dtype=torch.int64, device=r.device)
+    best = taken
+    unit = S.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(r.dtype).tiny).sqrt().expand(rows, m)
+    floor = r + LOSS * (1 + peak(r).unsqueeze(-1)) if m else r
+    for round_ in count(1):
         last = factor(s, act)
-        y = last.solve(-rr)
-        slack = times(s, y) + rr
-        wrong = torch.where(act, y <= 0, slack < floor)
-        done = ~wrong.any(-1) & y.isfinite().all(-1)
-        whole = bool(done.all())
-        if whole and live is None:
-            return Complement(y, act, torch.full_like(rounds, round_), last)
-        where = done.nonzero().squeeze(-1) if live is None else live[done]
-        y_out[where], active_out[where], rounds[where] = y[done], act[done], round_
-        if whole:
+        y = last.near(right)
+        value = torch.where(act, y, times(s, y) + floor)
+        wrong = value <= 0
+        many = wrong.sum(-1)
+        open_ = many.nonzero().squeeze(-1)
+        left = len(open_)
+        cheap = m < GATHERED or left <= max(1, rows // FEW)
+        if not left or round_ >= (LONG_ROUNDS if cheap else ROUNDS):
+            taken[open_] = 0
             break
-        if small:
-            count = wrong.sum(-1)
-            better = count < best
-            single = wrong & (order == (wrong * order).amax(-1, keepdim=True))
-            wrong = torch.where((better | patient).unsqueeze(-1), wrong, single)
-            best, patient = torch.where(better, count, best), better
+        taken += many > 0
+        if round_ > 1:
+            tired = many >= best
+            if bool(tired.any()):
+                size = torch.where(act, value * unit, value / unit)
+                wrong = wrong & (~tired.unsqueeze(-1) | (size <= LARGE * size.amin(-1, keepdim=True)))
+            many = torch.minimum(best, many)
+        best = many
+        if left <= (0.5 if m < GATHERED else 0.8) * len(act):
+            found = _written(found, live, (y, act, taken))
+            live = open_ if live is None else live[open_]
+            parts = (right, floor, unit, act, wrong, taken, best)
+            right, floor, unit, act, wrong, taken, best = (t.index_select(0, open_) for t in parts)
+            s = s if s.ndim == 2 else s.index_select(0, open_)
         act = act ^ wrong
-        left = ~done
-        if live is None:
-            live = torch.arange(rows, device=r.device)
-        if not bool(left.all()):
-            live, rr, act, floor = live[left], rr[left], act[left], floor[left]
-            best, patient = best[left], patient[left]
-            s = s if s.ndim == 2 else s[left]
-    every = bool((rounds > 0).all())
-    return Complement(y_out, active_out, rounds, factor(S, active_out) if every else None)
+    y, active, taken = _written(found, live, (y, act, taken))
+    return Complement(torch.where(active, y, 0.0), active, taken, last if live is None else None)
+
+
+def _written(found: tuple[Tensor, ...], live: Tensor | None, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The results of all samples, with those of the live ones."""
+    if live is None:
+        return values
+    return tuple(t.index_copy_(0, live, value) for t, value in zip(found, values, strict=True))
 
 
 def _interior(S: Tensor, r: Tensor, iterations: int, accuracy: float) -> Tensor:
@@ -121,7 +140,7 @@ def _interior(S: Tensor, r: Tensor, iterations: int, accuracy: float) -> Tensor:
 def _direction(F: Tensor, y: Tensor, s: Tensor, gap: Tensor, centre: Tensor | float) -> tuple[Tensor, Tensor]:
     """For S dy − ds = −gap, y ds + s dy = centre − y s; F is the factor of S + diag(s / y)."""
     right = centre / y - s
-    dy = torch.cholesky_solve((right - gap).unsqueeze(-1), F).squeeze(-1)
+    dy = cholesky_times(F, right - gap)
     return dy, right - s / y * dy
 
 

@@ -7,12 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .quadratic import Quadratic, times, times_transposed
+from .quadratic import Quadratic, cholesky_times, times, times_transposed
 
 DISTINCT = 1e-6
 """The least pivot of a Cholesky factor, relative to the largest, of a matrix that counts as definite."""
 GATHERED = 24
 """From so many rows on, the active ones are gathered instead of masked."""
+WALL = 0.75
+"""The power of the largest number that keeps a row out: far above all entries, and its own root is no problem."""
 DIAGONAL = 48
 """From so many unknowns on it is worth looking whether a shared P is diagonal."""
 
@@ -38,9 +40,11 @@ class Root(NamedTuple):
             return torch.linalg.solve_triangular(self.L.mT, b.mT, upper=True).mT
         return torch.linalg.solve_triangular(self.L.mT, b.unsqueeze(-1), upper=True).squeeze(-1)
 
-    def columns(self, B: Tensor) -> Tensor:
-        """L⁻¹ B for a matrix."""
-        return B / self.L.unsqueeze(-1) if self.L.ndim == 1 else torch.linalg.solve_triangular(self.L, B, upper=False)
+    def rows(self, B: Tensor) -> Tensor:
+        """B L⁻ᵀ for a matrix."""
+        if self.L.ndim == 1:
+            return B / self.L
+        return torch.linalg.solve_triangular(self.L.mT, B, upper=True, left=False)
 
 
 class Dual(NamedTuple):
@@ -87,7 +91,9 @@ class Dual(NamedTuple):
 
 
 class Active(NamedTuple):
-    """Cholesky factor of S on the active rows; the gathered rows (None: all, masked); 1 where one of them counts."""
+    """Cholesky factor of S with a wall of `WALL` added to the diagonal of rows that are not active, which is the factor
+    of S on the active rows to rounding; the gathered rows (None: all), and which of them are active.
+    """
 
     F: Tensor
     members: Tensor | None
@@ -96,22 +102,36 @@ class Active(NamedTuple):
     def solve(self, r: Tensor) -> Tensor:
         """S⁻¹ r on the active rows, zero elsewhere."""
         if self.members is None:
-            return torch.cholesky_solve((r * self.on).unsqueeze(-1), self.F).squeeze(-1) * self.on
-        y = torch.cholesky_solve((r.gather(1, self.members) * self.on).unsqueeze(-1), self.F).squeeze(-1) * self.on
+            return torch.where(self.on, self._inside(r), 0.0)
+        y = torch.where(self.on, self._inside(r.gather(1, self.members)), 0.0)
         return torch.zeros_like(r).scatter_(1, self.members, y)
+
+    def near(self, r: Tensor) -> Tensor:
+        """The same, and numbers that are as good as zero elsewhere."""
+        if self.members is None:
+            return self._inside(r)
+        return torch.zeros_like(r).scatter_(1, self.members, self._inside(r.gather(1, self.members)))
+
+    def _inside(self, r: Tensor) -> Tensor:
+        return cholesky_times(self.F, r)
 
 
 class Kept(NamedTuple):
-    """The factors at the solution, as the backward pass takes them; `active` None: no inequalities. See `Reduced`."""
+    """What the backward pass takes from the solution: the factors, and the active rows (None: no inequalities), whose
+    own factor may be there already. See `Reduced`.
+    """
 
     dual: Dual
+    rows: Tensor | None
     active: Active | None
     singular: Tensor
 
     def solve(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """(u, v) with P u + Cᵀ v = f and C u = g on the active rows, v = 0 elsewhere."""
         half, t, r = self.dual.reduced(f, g)
-        return self.dual.expanded(half, t, r if self.active is None else self.active.solve(r))
+        if self.rows is not None:
+            r = (self.active or factor(self.dual.S, self.rows)).solve(r)
+        return self.dual.expanded(half, t, r)
 
     def missing(self, u: Tensor, v: Tensor, f: Tensor, g: Tensor) -> Tensor:
         """Zero: what is kept is regular."""
@@ -133,50 +153,46 @@ def dual_of(problem: Quadratic) -> Dual | None:
     if root is None:
         return None
     some = G.shape[-2] > 0
-    Y = root.columns(G.mT) if some else G.mT
+    Yt = root.rows(G) if some else G
     if not k:
-        return Dual(problem, root, rho, Y, Y.mT @ Y, Y, None, None, None)
-    X = root.columns(A.mT)
-    E = _cholesky(X.mT @ X)
+        return Dual(problem, root, rho, Yt.mT, Yt @ Yt.mT, Yt.mT, None, None, None)
+    X = root.rows(A)
+    E = _cholesky(X @ X.mT)
     if E is None:
         return None
-    W = torch.linalg.solve_triangular(E, X.mT, upper=False)
+    W = torch.linalg.solve_triangular(E, X, upper=False)
     if not some:
-        return Dual(problem, root, rho, Y, Y.mT[..., :0], Y, E, W, W[..., :0])
-    V = W @ Y
-    Z = Y - W.mT @ V
-    return Dual(problem, root, rho, Y, Z.mT @ Z, Z, E, W, V)
+        return Dual(problem, root, rho, Yt.mT, Yt[..., :0], Yt.mT, E, W, W[..., :0])
+    V = W @ Yt.mT
+    Zt = Yt - V.mT @ W
+    return Dual(problem, root, rho, Yt.mT, Zt @ Zt.mT, Zt.mT, E, W, V)
 
 
 def factor(S: Tensor, active: Tensor) -> Active:
     """Cholesky factors of S (m, m) or (B, m, m) on the rows where `active` (B, m) is true. Cost k³/3 a sample."""
-    m = active.shape[-1]
+    rows, m = active.shape
+    members, on = None, active
     if m < GATHERED:
-        on = active.to(S.dtype)
-        K = S * (on.unsqueeze(-1) * on.unsqueeze(-2))
-        K.diagonal(dim1=-2, dim2=-1).add_(1 - on)
-        return Active(_regular(K), None, on)
-    count = max(1, int(active.sum(-1).max()))
-    members = torch.argsort(active.to(torch.int8), dim=-1, descending=True, stable=True)[:, :count]
-    on = active.gather(1, members).to(S.dtype)
-    flat = (members.unsqueeze(-1) * m + members.unsqueeze(-2)).flatten(-2)
-    if S.ndim == 2:
-        K = S.reshape(m * m)[flat].unflatten(-1, (count, count))
+        K = S.expand(rows, m, m).clone()
     else:
-        K = S.reshape(S.shape[0], m * m).gather(1, flat).unflatten(-1, (count, count))
-    if bool((on == 0).any()):
-        K = K * (on.unsqueeze(-1) * on.unsqueeze(-2))
-        K.diagonal(dim1=-2, dim2=-1).add_(1 - on)
-    return Active(_regular(K), members, on)
+        on, members = active.to(torch.int8).sort(dim=-1, descending=True, stable=True)
+        count = max(1, int(active.sum(-1).max()))
+        members, on = members[:, :count], on[:, :count] > 0
+        flat = (members.unsqueeze(-1) * m + members.unsqueeze(-2)).flatten(-2)
+        K = S.reshape(m * m)[flat] if S.ndim == 2 else S.reshape(rows, m * m).gather(1, flat)
+        K = K.unflatten(-1, (count, count))
+    wall = torch.finfo(S.dtype).max ** WALL
+    K.diagonal(dim1=-2, dim2=-1).add_(~on, alpha=wall)
+    return Active(_regular(K, on), members, on)
 
 
-def _regular(K: Tensor) -> Tensor:
+def _regular(K: Tensor, on: Tensor) -> Tensor:
     """Cholesky factors; a set of dependent rows, as there may be on the way, is made regular."""
     F, info = torch.linalg.cholesky_ex(K)
-    lost = info > 0
-    if not bool(lost.any()):
+    if not bool(info.any()):
         return F
-    shift = torch.where(lost.unsqueeze(-1), 1e-9 * K.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True), 0.0)
+    size = torch.where(on, K.diagonal(dim1=-2, dim2=-1), 0.0).amax(-1, keepdim=True)
+    shift = torch.where((info > 0).unsqueeze(-1), 1e-9 * size, 0.0)
     return torch.linalg.cholesky_ex(K + torch.diag_embed(shift.expand(K.shape[:-1])))[0]
 
 
@@ -192,9 +208,8 @@ def _root(P: Tensor) -> Root | None:
 def _cholesky(M: Tensor) -> Tensor | None:
     """The factor of a safely definite matrix, or of a batch of them."""
     L, info = torch.linalg.cholesky_ex(M)
-    pivots = L.diagonal(dim1=-2, dim2=-1)
-    good = (info == 0) & (pivots.amin(-1) > DISTINCT * pivots.amax(-1))
-    return L if bool(good.all()) else None
+    least, most = L.diagonal(dim1=-2, dim2=-1).aminmax(dim=-1)
+    return L if bool((least > DISTINCT * most).all()) and not bool(info.any()) else None
 
 
 def _triangular(L: Tensor, b: Tensor, upper: bool) -> Tensor:

@@ -63,9 +63,10 @@ def _pivoted(problem: Quadratic, dual: Dual, tol: float) -> tuple[Optimum, Tenso
     y, active, rounds, last = complement(dual.S, -r, hard=r.shape[-1] > HARD * (q.shape[-1] - k))
     z, multipliers = dual.expanded(half, t, y)
     whole = torch.cat([torch.ones_like(multipliers[:, :k], dtype=torch.bool), active], -1) if k else active
-    error = residual(problem, z, multipliers)
+    Cz = problem.apply_C(z)
+    error = residual(problem, z, multipliers, Cz)
     settled = (rounds > 0) & (error <= tol)
     status = torch.where(settled, CONVERGED, int(Outcome.STALLED))
-    kept = Kept(dual, last, torch.zeros_like(settled)) if last is not None else None
-    weak = weakly_active(problem, z, multipliers)
+    kept = Kept(dual, active, last, torch.zeros_like(settled))
+    weak = weakly_active(problem, z, multipliers, Cz)
     return Optimum(z, multipliers, whole, status, rounds.clamp(min=1), error, weak, kept), settled

@@ -87,7 +87,7 @@ def _regular(problem: Quadratic, rows: int) -> tuple[Optimum, Kept] | None:
     dual = None if problem.P is None else dual_of(problem)
     if dual is None:
         return None
-    kept = Kept(dual, None, torch.zeros(rows, dtype=torch.bool, device=problem.q.device))
+    kept = Kept(dual, None, None, torch.zeros(rows, dtype=torch.bool, device=problem.q.device))
     q, d = (t.expand(rows, t.shape[-1]) for t in (problem.q, problem.d))
     z, y = kept.solve(-q, d)
     error = residual(problem, z, y)
