@@ -138,7 +138,20 @@ def _mul(em: Emitter, e: Expr) -> Value:
     a, b = e.args
     if b.op == "ones" and a.number is not None:
         return Value(f"{em.like()}.new_full({em.shape(e.shape)}, {em.value(a).text})")
+    for u, slope in ((a, b), (b, a)):
+        squared = _one_less_square(slope)
+        apart = em.is_inner(u) and not em.is_inner(slope)  # the slope is computed once, for many u
+        if squared is not None and em.uses(slope) == 1 and u.shape == squared.shape and not apart:
+            return _product(em, "less_square", (u, squared), em.axes_of(e))
     return _binary("*", MUL, MUL, NEG)(em, e)
+
+
+def _one_less_square(e: Expr) -> Expr | None:
+    """a of `1 - a^2`, which is how the slope of `tanh` is written."""
+    if e.op != "add" or e.args[0].number != 1 or e.args[1].op != "neg":
+        return None
+    (power,) = e.args[1].args
+    return power.args[0] if power.op == "pow" and power.args[1].number == 2 else None
 
 
 def _call(em: Emitter, e: Expr) -> Value:

@@ -40,6 +40,8 @@ CASES: dict[str, Expr] = {
     "scalar times vector": b.mul(s, b.mul(b.call("logsumexp", (z,), ()), z)),
     "scalar times matrix": b.add(b.mul(s, A), b.mul(num(2.0), W)),
     "scalar plus matrix vector": b.add(s, b.matmul(z, b.matmul(A, z))),
+    "slope of tanh": b.mul(b.matmul(A, z), b.sub(num(1.0), b.power(tanh(pre), num(2.0)))),
+    "slope of one for all": b.mul(b.sub(num(1.0), b.power(tanh(bias), num(2.0))), z),
     "quotient and power": b.div(b.power(z, num(3.0)), b.add(num(2.0), b.power(s, num(2.0)))),
     "power of two": b.power(num(2.0), z),
     "maximum with a number": call("max", z, num(0.25)),

@@ -29,11 +29,24 @@ from .functions import (
     softmax,
 )
 from .opaque import apply, apply_all, apply_jvp, apply_vjp, jvp_of, vjp_of
-from .products import affine, affine_by, dot, matmul_like, matvec, outer, outer_like, sum_like, trace, vecaffine, vecmat
+from .products import (
+    affine,
+    affine_by,
+    dot,
+    less_square,
+    matmul_like,
+    matvec,
+    outer,
+    outer_like,
+    sum_like,
+    trace,
+    vecaffine,
+    vecmat,
+)
 from .shapes import concat, embed, lift, repeat, reshape, stack
 
 __all__ = [
-    "affine", "affine_by", "dot", "matvec", "outer", "trace", "vecaffine", "vecmat",
+    "affine", "affine_by", "dot", "less_square", "matvec", "outer", "trace", "vecaffine", "vecmat",
     "matmul_like", "outer_like", "sum_like",
     "concat", "embed", "lift", "repeat", "reshape", "stack",
     "apply", "apply_all", "apply_jvp", "apply_vjp", "jvp_of", "vjp_of",

@@ -62,6 +62,11 @@ def outer(x: Tensor, y: Tensor) -> Tensor:
     return x.unsqueeze(-1) * y.unsqueeze(-2)
 
 
+def less_square(u: Tensor, a: Tensor) -> Tensor:
+    """u (1 − a²), elementwise: the cotangent of x for u, that of a = tanh x. One kernel if none broadcasts."""
+    return torch.ops.aten.tanh_backward(u, a) if u.shape == a.shape else u * (1 - a**2)
+
+
 def trace(A: Tensor) -> Tensor:
     """Sum of the diagonal. Shape (…, n, n) → (…)."""
     return A.diagonal(dim1=-2, dim2=-1).sum(-1)
