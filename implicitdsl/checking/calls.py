@@ -43,7 +43,10 @@ class Calls(Operators):
                 return self.function(self.context.functions[name], expr)
             if name == "dual":
                 self.report.add(
-                    "IMP113", "`dual(…)` can only be returned", expr.span, help="write `return z, dual(ineq)`"
+                    "IMP113",
+                    "`dual(…)` takes the label of one constraint, and can only be returned as it is",
+                    expr.span,
+                    help="write `return z, dual(ineq)`",
                 )
                 return None
             return self.undeclared_function(func)

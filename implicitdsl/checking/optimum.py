@@ -41,7 +41,7 @@ def elaborate_argmin(calls: Calls, section: ast.Argmin) -> Pending:
     texts: list[str] = []
     for constraint in section.constraints:
         got = elaborate_relation(calls, constraint)
-        if got is None:
+        if got is None or [e.op for e in got].count("=") > 1:  # `a = b = c` is reported where it is read
             complete = False
             continue
         equations.extend(got)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from implicitdsl.ir.dims import Shape
-from implicitdsl.ir.model import Equation, OutputValue
+from implicitdsl.ir.model import OutputValue
 from implicitdsl.ir.nodes import Expr, node, walk
 from implicitdsl.syntax import ast
 
 from .blocks import Pending
 from .calls import Calls
 from .constants import number_of
+from .report import nearest, unsafe
 from .scope import Entity, Typed
 from .structure import equation_shape
 from .trees import unwrap
@@ -19,6 +20,7 @@ from .trees import unwrap
 
 def read_outputs(calls: Calls, layer: ast.Layer, blocks: Sequence[Pending]) -> list[OutputValue]:
     """The outputs; default: all unknowns (states at the end of their interval)."""
+    labels_once(calls, layer)
     found: list[tuple[str, Expr, ast.Output | None]] = []
     returns = [s for s in layer.sections if isinstance(s, ast.Return)]
     for section in returns[1:]:
@@ -29,7 +31,8 @@ def read_outputs(calls: Calls, layer: ast.Layer, blocks: Sequence[Pending]) -> l
         for d in block.domains:
             inner.scope.names[d.name] = Entity("variable", d.name, block.section.span, d.node, points=d.points)
     for output in returns[0].items if returns else ():
-        typed = dual(calls, output.value, blocks) or inner.elaborate(output.value)
+        label = dual_label(calls, output.value)
+        typed = inner.elaborate(output.value) if label is None else dual(calls, output.value, label, blocks)
         if typed is None:
             continue
         found.append(
@@ -87,22 +90,68 @@ def default_name(expr: ast.Expr, position: int) -> str:
     return f"out{position}"
 
 
-def dual(calls: Calls, expr: ast.Expr, blocks: Sequence[Pending]) -> Typed | None:
-    """`dual(ineq)`: the multiplier of a labelled constraint."""
+def dual_label(calls: Calls, expr: ast.Expr) -> ast.Name | None:
+    """`ineq` of `dual(ineq)`; None for another expression."""
     expr = unwrap(expr)
     if not (isinstance(expr, ast.Call) and isinstance(expr.func, ast.Name) and expr.func.text == "dual"):
         return None
     if calls.scope.find("dual") is not None or len(expr.args) != 1:
         return None
     label = unwrap(expr.args[0])
-    labelled: dict[str, Equation] = {
-        e.label: e for b in blocks if b.sentence == "optimum" for e in b.equations if e.label
-    }
-    if isinstance(label, ast.Name) and label.text in labelled:
-        equation = labelled[label.text]
-        shape: Shape = (*(hi - lo for _, lo, hi in equation.index), *equation_shape(equation))
-        return Typed(node("dual", (), (label.text,), shape, expr.span))
-    return None
+    return label if isinstance(label, ast.Name) else None
+
+
+def dual(calls: Calls, expr: ast.Expr, label: ast.Name, blocks: Sequence[Pending]) -> Typed | None:
+    """The multiplier of a labelled constraint; None where it has none."""
+    labelled = {e.label: (e, b) for b in blocks for e in b.equations if e.label}
+    found = labelled.get(label.text)
+    if found is None:
+        if not calls.context.broken:
+            close = nearest(label.text, [name for name, (_, b) in labelled.items() if b.sentence == "optimum"])
+            advice = f"label a constraint: `{label.text}: … <= …`"
+            calls.report.add(
+                "IMP101",
+                f"no constraint is labelled `{label.text}`",
+                label.span,
+                help=f"did you mean `{close}`, or {advice}" if close else advice,
+                fixes=(unsafe(f"did you mean `{close}`?", (label.span, close)),) if close else (),
+            )
+        return None
+    equation, block = found
+    if block.sentence != "optimum" or (equation.set is not None and equation.set.name not in ("positive", "nonneg")):
+        what = "an equation of `find`" if block.sentence != "optimum" else "a membership"
+        calls.report.add(
+            "IMP113",
+            f"`{label.text}` is {what}, which has no multiplier",
+            label.span,
+            labels=((equation.span, "labelled here"),) if equation.span else (),
+            help="multipliers belong to the equalities and inequalities of `argmin_`",
+        )
+        return None
+    shape: Shape = (*(hi - lo for _, lo, hi in equation.index), *equation_shape(equation))
+    return Typed(node("dual", (), (label.text,), shape, expr.span))
+
+
+def labels_once(calls: Calls, layer: ast.Layer) -> None:
+    """IMP102 where one label names two relations of a layer."""
+    first: dict[str, ast.Ident] = {}
+    for section in layer.sections:
+        relations = (
+            section.relations
+            if isinstance(section, ast.Find)
+            else section.constraints
+            if isinstance(section, ast.Argmin)
+            else ()
+        )
+        for relation in relations:
+            label = relation.label
+            if label is not None and first.setdefault(label.text, label) is not label:
+                calls.report.add(
+                    "IMP102",
+                    f"label `{label.text}` is given twice",
+                    label.span,
+                    labels=((first[label.text].span, "the first"),),
+                )
 
 
 def times_inside(calls: Calls, found: Sequence[tuple[str, Expr, ast.Output | None]], blocks: Sequence[Pending]) -> None:
