@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from implicitdsl.ir.dims import Dim
@@ -82,6 +82,9 @@ def _add(em: Emitter, e: Expr) -> Value:
             terms.append((-sign, x.args[0]))
         else:
             terms.append((sign, x))
+    factor = _common_factor(em, terms)
+    if factor is not None:
+        terms = [(s, t.args[1]) for s, t in terms]
     fused = [t for s, t in terms if s > 0 and _is_matvec(t) and em.uses(t) == 1]
     plain = [(s, t) for s, t in terms if t not in fused or s < 0]
     if not plain:
@@ -118,7 +121,22 @@ def _add(em: Emitter, e: Expr) -> Value:
             else:
                 total = Value(f"ops.affine({matrix}, {vector}, {total.text})")
         held = held and not em.is_inner(t)
+    if factor is not None:
+        return Value(f"{em.value(factor).at(MUL)} * {total.at(NEG)}", MUL, False, axes)
     return Value(total.text, total.level, total.number, axes)
+
+
+def _common_factor(em: Emitter, terms: Sequence[tuple[int, Expr]]) -> Expr | None:
+    """The number that all terms are multiplied by, if each has its shape from the other factor: c (a + b) = c a + c b
+    is one product for many, of which ½ (Q + Qᵀ) for large Q shows."""
+    first = terms[0][1]
+    if len(terms) < 2 or first.op != "mul" or first.args[0].number is None:
+        return None
+    same = all(
+        t.op == "mul" and t.args[0] == first.args[0] and t.args[1].shape == first.shape and em.uses(t) == 1
+        for _, t in terms
+    )
+    return first.args[0] if same else None
 
 
 def _is_matvec(e: Expr) -> bool:

@@ -52,6 +52,8 @@ CASES: dict[str, Expr] = {
     "determinant": call("det", b.add(A, b.eye(n)), shape=()),
     "inverse": call("inv", b.add(A, b.mul(num(4.0), b.eye(n)))),
     "norm of a matrix": call("norm", A, shape=()),
+    "common factor": b.add(b.mul(num(0.5), A), b.mul(num(0.5), b.transpose(A))),
+    "common factor of products": b.sub(b.mul(num(3.0), b.matmul(A, z)), b.mul(num(3.0), b.mul(s, z))),
     "outer": b.outer(b.matmul(A, z), x),
     "closed Jacobian": b.sub(b.eye(n), b.scale_rows(gain, W)),
     "column scaling": b.scale_columns(A, z),
