@@ -258,7 +258,11 @@ class Layer(Holder):
         """All dimensions are known."""
         if self._runners is None:
             assert self._lower is not None
-            self._runners = tuple(self._lower(self.sizes))
+            if torch._C._are_functorch_transforms_active():  # constants made within one would belong to it
+                with torch._C._DisableFuncTorch():
+                    self._runners = tuple(self._lower(self.sizes))
+            else:
+                self._runners = tuple(self._lower(self.sizes))
             self._lower = None  # not needed again, and need not pickle
 
     def _named_tuple(self) -> type[Any] | None:
