@@ -9,6 +9,7 @@ from implicitdsl.ir.model import Init, SetInfo
 from implicitdsl.syntax import ast
 
 from .context import Context
+from .membership import MOST, Matrix, constant_lies_in, matrix_lies_in
 from .sets import literal
 from .trees import unwrap
 
@@ -23,10 +24,11 @@ def read_init(context: Context, expr: ast.Expr, found: SetInfo) -> Init:
         if inner.text == "eye" and not (len(found.shape) == 2 and context.dims.unify(found.shape[0], found.shape[1])):
             report.add("IMP206", f"`eye` is a square matrix; the set is `{found.text}`", expr.span)
             return Init("default")
-        if inner.text == "zeros":
-            outside(context, expr, found, [0.0])
-        elif inner.text == "ones":
-            outside(context, expr, found, [1.0])
+        value = float(inner.text != "zeros")
+        if not outside(context, expr, found, [value]) and not constant_lies_in(
+            found.name, found.args, found.shape, inner.text, value
+        ):
+            not_in(context, expr, found)
         return Init(inner.text)
     if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) and inner.func.text in RANDOM:
         values = [literal(a) for a in inner.args]
@@ -34,7 +36,12 @@ def read_init(context: Context, expr: ast.Expr, found: SetInfo) -> Init:
             names = RANDOM[inner.func.text]
             report.add("IMP112", f"`{inner.func.text}` takes two numbers, {names[0]} and {names[1]}", expr.span)
             return Init("default")
-        if found.name not in ("R",):
+        first, second = (v for v in values if v is not None)
+        if second < (0 if inner.func.text == "normal" else first):
+            what = "the standard deviation is negative" if inner.func.text == "normal" else "the interval is empty"
+            report.add("IMP704", f"`{text}` is no initial value: {what}", inner.args[1].span)
+            return Init("default")
+        if found.name != "R" and not (inner.func.text == "uniform" and _within(found, first, second)):
             report.add(
                 "IMP107",
                 f"random values `{text}` need not lie in `{found.text}`",
@@ -68,8 +75,42 @@ def read_init(context: Context, expr: ast.Expr, found: SetInfo) -> Init:
             expr.span,
         )
         return Init("default")
-    outside(context, expr, found, flat(value))
+    entries = flat(value)
+    if not outside(context, expr, found, entries) and not literal_lies_in(found, value):
+        not_in(context, expr, found)
     return Init("literal", literal=value)
+
+
+def _within(found: SetInfo, lo: float, hi: float) -> bool:
+    """Whether every number from lo up to, without, hi lies in an elementwise set."""
+    match found.name:
+        case "positive":
+            return lo > 0
+        case "nonneg":
+            return lo >= 0
+        case "open":
+            return found.args[0] < lo and hi <= found.args[1]
+        case "closed":
+            return found.args[0] <= lo and hi <= found.args[1]
+        case _:
+            return False
+
+
+def literal_lies_in(found: SetInfo, value: object) -> bool:
+    """Whether a number (for every entry), a vector or a matrix may lie in a set."""
+    shape = shape_of(value)
+    if not shape:
+        assert isinstance(value, float)
+        return constant_lies_in(found.name, found.args, found.shape, "literal", value)
+    if len(shape) == 2 and len(found.shape) == 2 and shape[0] * shape[1] <= MOST:
+        return matrix_lies_in(found.name, found.args, cast("Matrix", value))
+    return True
+
+
+def not_in(context: Context, expr: ast.Expr, found: SetInfo) -> None:
+    """IMP107 for a vector or matrix."""
+    shown = context.report.source.at(expr.span)
+    context.report.add("IMP107", f"the initial value `{shown}` is not in `{found.text}`", expr.span)
 
 
 def nested(expr: ast.Expr) -> tuple[object, ...] | float | None:
@@ -100,8 +141,8 @@ def flat(value: object) -> list[float]:
     return [value]
 
 
-def outside(context: Context, expr: ast.Expr, found: SetInfo, values: list[float]) -> None:
-    """IMP107 where entries alone show that a value isn't in the set; matrices are tested when the layer is made."""
+def outside(context: Context, expr: ast.Expr, found: SetInfo, values: list[float]) -> bool:
+    """IMP107 where entries alone show that a value isn't in the set; whether one does."""
     bad: float | None = None
     for v in values:
         inside = {
@@ -134,3 +175,6 @@ def outside(context: Context, expr: ast.Expr, found: SetInfo, values: list[float
             f"the initial value has norm {sum(v * v for v in values) ** 0.5:g}; elements of `{found.text}` have norm 1",
             expr.span,
         )
+    else:
+        return False
+    return True
