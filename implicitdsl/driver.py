@@ -60,7 +60,8 @@ def compile(
     """A spec (a `str` is its text, a `Path` its file) as an `nn.Module`.
 
     Keywords bind dimensions, constants and functions by their names in the spec; `bind` does the same for names that
-    clash with a keyword of this function. Dimensions left out are found at the first call. `layer` picks one of several
+    clash with a keyword of this function, and for those of sub-layers: `bind={"enc.f": net}` is `f` of
+    `let enc = …`. Dimensions left out are found at the first call. `layer` picks one of several
     layers. `debug` verifies at each call that inputs lie in their sets.
 
     Raises `SpecError` for errors in the spec, `TypeError` for a keyword that names nothing in it, `OSError` for a file
@@ -212,18 +213,26 @@ def _pick(made: Front, layer: str | None) -> Planned:
 # -- lowering ----------------------------------------------------------------------------------------------------------
 
 
-def _lower(made: Front, planned: Planned, language: Language, debug: bool, bindings: Mapping[str, Any]) -> Layer:
-    """The module of a planned layer."""
+def _lower(
+    made: Front, planned: Planned, language: Language, debug: bool, bindings: Mapping[str, Any], prefix: str = ""
+) -> Layer:
+    """The module of a planned layer; `prefix` leads from the outermost one to it, "enc."."""
     from .lowering.layer import Layer
 
     model = planned.model
-    sizes, given = _sorted_bindings(model, bindings)
+    sizes, given, inner = _sorted_bindings(model, bindings)
     recipe = Recipe(planned, language, made.source)
     for opaque in model.opaques:
         if opaque.layer is not None:
-            given[opaque.name] = _lower(made, planned_model(opaque.layer, language, []), language, debug, {})
+            sub = planned_model(opaque.layer, language, [])
+            given[opaque.name] = _lower(made, sub, language, debug, inner[opaque.name], f"{prefix}{opaque.name}.")
         elif opaque.name not in given and opaque.path is not None:
             given[opaque.name] = _imported(opaque)
+    open_names = [c.name for c in model.consts if c.init.kind == "default"] + [o.name for o in model.opaques]
+    missing = next((n for n in open_names if n not in given), None)
+    if prefix and missing is not None:
+        where = f"`{missing}` of the sub-layer `{prefix[:-1]}`"
+        raise TypeError(f'{where} has no value: pass bind={{"{prefix}{missing}": …}} to compile')
     return Layer(
         _expanded(model, language),
         functions=language.function_table,
@@ -236,16 +245,25 @@ def _lower(made: Front, planned: Planned, language: Language, debug: bool, bindi
     )
 
 
-def _sorted_bindings(model: Model, bindings: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
-    """Dimensions, and the rest. Raises TypeError for a name that can be bound to nothing, naming the nearest."""
+def _sorted_bindings(
+    model: Model, bindings: Mapping[str, Any]
+) -> tuple[dict[str, int], dict[str, Any], dict[str, dict[str, Any]]]:
+    """Dimensions; constants and functions; those of each sub-layer, whose dimensions are its arguments. Raises
+    TypeError for a name that can be bound to nothing, naming the nearest.
+    """
     from .lowering.holder import dimensions
 
     dims = dimensions(model)
     known = [*dims, *(c.name for c in model.consts), *(o.name for o in model.opaques if o.layer is None)]
     sizes: dict[str, int] = {}
     rest: dict[str, Any] = {}
+    inner: dict[str, dict[str, Any]] = {o.name: {} for o in model.opaques if o.layer is not None}
     title = f"layer `{model.name}`" if model.name else "the spec"
     for name, value in bindings.items():
+        head, _, tail = name.partition(".")
+        if tail and head in inner:
+            inner[head][tail] = value
+            continue
         if name not in known:
             hint = nearest(name, known) or (f"it has {', '.join(known)}" if known else "it has nothing to bind")
             raise TypeError(f"{title} has no dimension, constant or function `{name}`; {hint}")
@@ -255,7 +273,7 @@ def _sorted_bindings(model: Model, bindings: Mapping[str, Any]) -> tuple[dict[st
             sizes[name] = int(value)
         else:
             rest[name] = value
-    return sizes, rest
+    return sizes, rest, inner
 
 
 def _expanded(model: Model, language: Language) -> Model:

@@ -113,14 +113,13 @@ def _imports(
     here = Path(source.name).resolve() if not source.name.startswith("<") else Path.cwd() / source.name
     for item in program.imports:
         path = (here.parent / item.path.text).resolve()
-        models |= {name.text: None for name in item.names}
+        for name in item.names:
+            if name.text in models:
+                found.append(Diagnostic("IMP102", f"layer `{name.text}` is imported twice", name.span, source))
+            models[name.text] = None
         if path in (*importing, here):
-            chain = [p.name for p in (*importing, here)]
-            found.append(
-                Diagnostic(
-                    "IMP105", f"files import each other: {' → '.join([*chain, path.name])}", item.path.span, source
-                )
-            )
+            chain = [*importing, here]
+            found.append(_circular([*chain[chain.index(path) :], path], item, source))
             continue
         try:
             text = path.read_text(encoding="utf-8-sig")
@@ -130,7 +129,10 @@ def _imports(
             continue
         other = front(Source(_shown(path, here.parent, source), text), language, (*importing, here))
         errors = [d for d in other.diagnostics if d.is_error]
-        if errors:
+        loop = next((d for d in errors if d.code == "IMP105" and _goes_through(d, here)), None)
+        if loop is not None:
+            found.append(Diagnostic("IMP105", loop.message, item.path.span, source))
+        elif errors:
             notes = tuple(f"{d.file}:{d.line}:{d.column}: [{d.code}] {d.message}" for d in errors[:5])
             message = f"`{item.path.text}` has {len(errors)} error{'s' if len(errors) > 1 else ''}"
             found.append(Diagnostic("IMP006", message, item.path.span, source, notes=notes))
@@ -144,6 +146,19 @@ def _imports(
                     )
                 )
     return models
+
+
+_CIRCLE = "files import each other: "
+
+
+def _circular(chain: Sequence[Path], item: ast.Import, source: Source) -> Diagnostic:
+    """IMP105 for files in a circle; the first is also the last."""
+    return Diagnostic("IMP105", _CIRCLE + " → ".join(p.name for p in chain), item.path.span, source)
+
+
+def _goes_through(circle: Diagnostic, file: Path) -> bool:
+    """Whether a circle of files that another file reports holds this file."""
+    return circle.message.startswith(_CIRCLE) and file.name in circle.message.removeprefix(_CIRCLE).split(" → ")
 
 
 def _shown(path: Path, folder: Path, source: Source) -> str:

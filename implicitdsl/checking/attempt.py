@@ -66,6 +66,7 @@ def attempt(
     bare = layer.name is None
     sets = SetReader(report, scope, dims, bare, [])
     context = Context(report, dims, {f.name: f for f in language.functions}, sets, bare, layer.broken, guess)
+    context.layers = frozenset(models)
     tried = Attempt(layer, context, scope, filling, language)
     declarer = Declarer(tried, models)
     declarer.run()

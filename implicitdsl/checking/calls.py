@@ -86,6 +86,14 @@ class Calls(Operators):
     def undeclared_function(self, func: ast.Name) -> None:
         if self.context.broken:
             return
+        if func.text in self.context.layers:
+            self.report.add(
+                "IMP113",
+                f"`{func.text}` is a layer, not a function",
+                func.span,
+                help=f"make an instance and call that: `let f = {func.text}(…)`, `f(…)`",
+            )
+            return
         close = suggest(
             func.text,
             self.scope,

@@ -39,6 +39,7 @@ class Context:
     pending: list[str] = field(default_factory=list[str])
     ranges: dict[str, tuple[Dim, Dim]] = field(default_factory=dict[str, tuple[Dim, Dim]])
     declared_sets: dict[str, Span] = field(default_factory=dict[str, Span])
+    layers: frozenset[str] = frozenset()  # those that `let` can name
     incomplete: bool = False  # poison without an error of this layer's own
     # a node's own span is that of the first text in the process in which it was written
     spans: dict[Expr, Span] = field(default_factory=dict[Expr, Span])

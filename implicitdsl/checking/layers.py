@@ -44,8 +44,9 @@ def check(
             models.setdefault(layer.name.text, None)
     for i, layer in enumerate(order):
         name = layer.name.text if layer.name else ""
-        if layer.name and name in own:
-            report.add("IMP102", f"layer `{name}` is declared twice", layer.name.span)
+        if layer.name and (name in own or name in imports):
+            again = "declared twice" if name in own else "imported, and declared here again"
+            report.add("IMP102", f"layer `{name}` is {again}", layer.name.span)
             continue
         before = report.errors
         model = check_layer(layer, report, language, models, {o.name.text for o in order[i:] if o.name})
