@@ -15,7 +15,7 @@ from ..solvers.ode.control import Control
 from ..solvers.ode.explicit import Explicit
 from ..solvers.ode.kinks import Kinks, kinks_of, within
 from ..solvers.ode.method import Method
-from ..solvers.ode.problem import OdeProblem
+from ..solvers.ode.problem import Found, OdeProblem
 from ..solvers.ode.traced import Track, capacity, integrate_traced
 from ..solvers.ode.trajectory import Ended, Places, interpolate
 from ..solvers.problem import Inputs
@@ -225,10 +225,28 @@ def _pull_explicit(
     table, count = method.tableau, method.tableau.stages
     c = (0.0, *table.c)
     at = [t if problem.autonomous else t + part * H[:, 0] for part in c]
+    reuse = problem.reuse
     Z, F = [y], []
+    kept: list[Found] = []
+
+    def evaluate(i: int) -> None:
+        found, held = (problem.rate(at[i], Z[i], *a), ()) if reuse is None else reuse.rate(at[i], Z[i], *a)
+        F.append(found)
+        kept.append(held)
+
     for i, row in enumerate(table.weights):
-        F.append(problem.rate(at[i], Z[i], *a))
+        evaluate(i)
         Z.append(y + H * sum((w * F[j] for j, w in row[1:]), row[0][1] * F[row[0][0]]))
+    if given is not None:
+        evaluate(count)
+    later: dict[int, Found] = {}
+
+    def pulled(j: int) -> Tensor:
+        if reuse is None:
+            return problem.pull_state(at[j], Z[j], H * bars[j], a)
+        found, later[j] = reuse.pull(at[j], Z[j], H * bars[j], kept[j], *a)
+        return found
+
     more: list[Tensor] | None = None
     if given is not None and theta is not None:
         assert method.interpolant is not None
@@ -238,7 +256,7 @@ def _pull_explicit(
     back: dict[int, Tensor] = {}
     if more is not None:
         bars[count] = more[count]
-        u = u + problem.pull_state(at[count], Z[count], H * more[count], a)
+        u = u + pulled(count)
     total = u
     for j in range(count - 1, -1, -1):
         bar = table.a[-1][j] * u
@@ -246,22 +264,25 @@ def _pull_explicit(
             if table.a[i - 1][j]:
                 bar = bar + table.a[i - 1][j] * back[i]
         bars[j] = bar if more is None else bar + more[j]
-        back[j] = problem.pull_state(at[j], Z[j], H * bars[j], a)
+        back[j] = pulled(j)
         total = total + back[j]
     used = range(len(bars))
     found: tuple[Tensor | None, ...] = ()
     if inputs:
         wide = [x.repeat(len(bars), *(1,) * (x.dim() - 1)) if x.dim() > r else x for x, r in _ranked(problem, a)]
-        u = torch.cat([H * bars[j] for j in used])
-        pulled = problem.pull_parameters(torch.cat(at[: len(bars)]), torch.cat(Z[: len(bars)]), u, tuple(wide))
+        times, states, u = (torch.cat(x) for x in (at[: len(bars)], Z[: len(bars)], [H * bars[j] for j in used]))
+        if reuse is None:
+            sums = problem.pull_parameters(times, states, u, tuple(wide))
+        else:
+            held = tuple(map(torch.cat, zip(*kept[: len(bars)], strict=True)))
+            after = tuple(map(torch.cat, zip(*(later[j] for j in used), strict=True)))
+            sums = reuse.pull_inputs(times, states, u, held, after, *wide)
         found = tuple(
             p.unflatten(0, (len(bars), -1)).sum(0) if p is not None and x.dim() > r else p
-            for p, (x, r) in zip(pulled, _ranked(problem, a), strict=True)
+            for p, (x, r) in zip(sums, _ranked(problem, a), strict=True)
         )
     if not timed:
         return Pulled(total, found)
-    if more is not None:
-        F.append(problem.rate(at[count], Z[count], *a))
     H_bar, t_bar = torch.zeros_like(H), torch.zeros_like(H)
     for j in used:
         H_bar = H_bar + (bars[j] * F[j]).sum(1, keepdim=True)
