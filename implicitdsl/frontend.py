@@ -168,7 +168,9 @@ def _shown(path: Path, folder: Path, source: Source) -> str:
 
 
 class _Internal:
-    """Turns an unexpected exception into IMP999 at a place, unless `DEBUG` is set in the environment."""
+    """Turns an unexpected exception into IMP999 at a place, unless `DEBUG` is set in the environment; chains of more
+    definitions than Python's stack holds are the spec's doing (IMP004).
+    """
 
     def __init__(self, found: list[Diagnostic], source: Source, span: Span) -> None:
         self.found, self.source, self.span = found, source, span
@@ -179,6 +181,11 @@ class _Internal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         if not isinstance(error, Exception) or os.environ.get(DEBUG):
             return False
+        if isinstance(error, RecursionError):
+            message = "definitions or expressions here are nested too deeply"
+            help_text = "fewer definitions between an input and an output, or a vector in place of many names"
+            self.found.append(Diagnostic("IMP004", message, self.span, self.source, help=help_text))
+            return True
         name = type(error).__name__
         notes = (f"{name}: {error}", f"set {DEBUG}=1 to see the traceback")
         self.found.append(Diagnostic("IMP999", "internal error", self.span, self.source, notes=notes, help=_REQUEST))

@@ -48,12 +48,20 @@ def keywords_as_names(tokens: list[Token], source: Source, found: list[Diagnosti
             after, second = (tokens[j].type if j < len(tokens) else "NEWLINE" for j in (i + 1, i + 2))
             if after in _CLAUSES and second in ("IN", "EQ"):  # `given in in R`: the next one is the name
                 after = "NAME"
+            if i + 1 < len(tokens) and not _adjoining(t, tokens[i + 1], source):
+                after = "NAME"  # a character that means nothing, which was dropped, may have been one
             dimension = header and before is not None and before.type in _IN_HEADER and after in _IN_HEADER
             if dimension or _is_name(t, before, after):
                 t = t._replace(type="NAME")
                 found.append(keyword_as_name(t, source))
         kept.append(t)
     return kept
+
+
+def _adjoining(t: Token, after: Token, source: Source) -> bool:
+    """Whether nothing but space and comments stands between two tokens."""
+    between = source.text[t.end : after.start].strip()
+    return not between or between.startswith("#")
 
 
 def keyword_as_name(t: Token, source: Source) -> Diagnostic:

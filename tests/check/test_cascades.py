@@ -20,3 +20,13 @@ import implicitdsl as imp
 )
 def test_a_slip_in_a_text_of_defaults_is_one_error(text: str, code: str) -> None:
     assert [d.code for d in imp.check(text) if d.is_error] == [code]
+
+
+def test_a_character_without_meaning_makes_no_name_of_the_keyword_before_it() -> None:
+    assert [d.code for d in imp.check("find € in R^n such that € = tanh(x)") if d.is_error] == ["IMP005", "IMP005"]
+
+
+def test_a_chain_of_definitions_beyond_the_stack_is_no_internal_error() -> None:
+    chain = "".join(f"  where a{i} = a{i + 1} + 1\n" for i in range(400))
+    found = imp.check(f"layer A(n):\n  given a400 in R^n\n{chain}  return a0\n")
+    assert [d.code for d in found if d.is_error] == ["IMP004"]
