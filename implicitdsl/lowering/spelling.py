@@ -159,7 +159,9 @@ def _mul(em: Emitter, e: Expr) -> Value:
     for u, slope in ((a, b), (b, a)):
         squared = _one_less_square(slope)
         apart = em.is_inner(u) and not em.is_inner(slope)  # the slope is computed once, for many u
-        if squared is not None and em.uses(slope) == 1 and u.shape == squared.shape and not apart:
+        if squared is None or em.uses(slope) != 1 or u.shape != squared.shape or apart:
+            continue
+        if not (em.value(u).number or em.value(squared).number):
             return _product(em, "less_square", (u, squared), em.axes_of(e))
     return _binary("*", MUL, MUL, NEG)(em, e)
 
