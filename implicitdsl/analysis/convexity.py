@@ -7,6 +7,7 @@ import dataclasses
 from implicitdsl.ground.diagnostics import Diagnostic, Level
 from implicitdsl.ground.facts import Fact, Interval
 from implicitdsl.ground.source import Span
+from implicitdsl.ir import build
 from implicitdsl.ir.model import Block, Model
 from implicitdsl.ir.nodes import Expr, Role, symbols, walk
 from implicitdsl.ir.plan import BELOW, EQUAL, Constraint, Program
@@ -26,7 +27,9 @@ def curvatures(form: Program, context: Context) -> Curvatures:
     """
     inside = {**context.sets, **{u: s for u, s in context.roots.items() if u in form.unknowns}}
     context = context.assuming({s: Interval(0.0) for s in context.filled})
-    return Curvatures(frozenset(form.unknowns), Bounds(dataclasses.replace(context, sets=inside)))
+    roots = (form.objective, *(c.body for c in form.constraints))
+    running = frozenset(build.binder_of(e)[0] for e in walk(*roots) if e.op in ("sum_for", "stack_for"))
+    return Curvatures(frozenset(form.unknowns), Bounds(dataclasses.replace(context, sets=inside)), running)
 
 
 def convex(form: Program, context: Context) -> Fact:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 
 from implicitdsl.ground.facts import Curvature, Interval, Monotone
+from implicitdsl.ir import build
 from implicitdsl.ir.nodes import LINEAR, Expr, walk
 
 from .bounds import Bounds
 from .definite import negative, nonnegative, nonpositive, semidefinite
+from .symmetric import SYMMETRIC, is_symmetric
 
 C = Curvature
 
@@ -24,10 +26,11 @@ FLIP = {C.CONVEX: C.CONCAVE, C.CONCAVE: C.CONVEX}
 
 
 class Curvatures:
-    """The curvature of every node of a program, memoised. `unknowns` are what varies."""
+    """The curvature of every node of a program, memoised. `unknowns` are what varies, `running` names of indices."""
 
-    def __init__(self, unknowns: frozenset[Expr], bounds: Bounds) -> None:
-        self.unknowns, self.bounds = unknowns, bounds
+    def __init__(self, unknowns: frozenset[Expr], bounds: Bounds, running: frozenset[str] = frozenset()) -> None:
+        self.unknowns, self.bounds, self.running = unknowns, bounds, running
+        self.symmetric = frozenset(e for e, s in bounds.context.sets.items() if s.name in SYMMETRIC)
         self._known: dict[Expr, Curvature] = {}
 
     def of(self, e: Expr) -> Curvature:
@@ -94,6 +97,8 @@ class Curvatures:
             return C.AFFINE
         if all(self._known[a] is C.CONSTANT for a in e.args):
             return C.CONSTANT
+        if self._inverse(e):
+            return C.CONVEX
         if e.op in SUMS:
             return self._sum([self._known[a] for a in e.args])
         match e.op:
@@ -235,6 +240,31 @@ class Curvatures:
             e = rest
         return sign, e
 
+    def definite(self, M: Expr) -> bool:
+        """Whether `logdet(M)` and `inv(M)` say M ≻ 0 in a convex program: for an affine symmetric matrix."""
+        if not self.is_affine(M) or build.free_names(M) & self.running:
+            return False
+        return is_symmetric(M, self.symmetric)
+
+    def _inverse(self, e: Expr) -> bool:
+        """tr(M⁻¹), tr(C M⁻¹) with C ⪰ 0 and aᵀ M⁻¹ a of constants, which are convex on M ≻ 0."""
+        if e.op == "trace":
+            return self._inverted(e.args[0])
+        if e.op == "sum" and e.args[0].op == "diagonal":
+            return self._inverted(e.args[0].args[0])
+        if e.op == "sum" and e.args[0].op == "mul":
+            pairs = _both(e.args[0])
+            return any(self.is_constant(S) and semidefinite(S, self.bounds) and self._inverted(M) for S, M in pairs)
+        if e.op == "matmul" and e.rank == 0:
+            for a, other in _both(e):
+                if self.is_constant(a) and other.op == "matmul":
+                    return any(x is a and self._inverted(M) for M, x in _both(other))
+        return False
+
+    def _inverted(self, e: Expr) -> bool:
+        e = e.args[0] if e.op == "transpose" else e
+        return e.op == "call" and e.name == "inv" and self.definite(e.args[0])
+
     def _quotient(self, a: Expr, b: Expr) -> Curvature:
         if self.is_constant(b):
             return self._linear(a, b)
@@ -280,7 +310,7 @@ class Curvatures:
         outer = function.curvature
         if outer is C.AFFINE:
             return self._sum([self._known[a] for a in e.args]) if len(e.args) == 1 else C.UNKNOWN
-        if outer not in FLIP or (e.name == "logdet" and not semidefinite(e.args[0], self.bounds)):
+        if outer not in FLIP or (e.name == "logdet" and not self.definite(e.args[0])):
             return C.UNKNOWN
         if e.name in EVEN:
             return self._even(e.args[0])

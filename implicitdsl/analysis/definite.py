@@ -98,8 +98,8 @@ def _product(e: Expr, b: Bounds) -> bool:
         return semidefinite(right.args[0], b)
     if right.op == "call" and right.name == "scale_rows" and _transposed(left, right.args[1]):
         return nonnegative(right.args[0], b)
-    if left.op == "call" and left.name == "scale_columns" and _transposed(left.args[1], right):
-        return nonnegative(left.args[0], b)
+    if left.op == "call" and left.name == "scale_columns" and _transposed(left.args[0], right):
+        return nonnegative(left.args[1], b)
     return False
 
 

@@ -10,11 +10,14 @@ from dataclasses import replace
 
 from implicitdsl.ground.source import Span
 from implicitdsl.ir import build
-from implicitdsl.ir.nodes import Expr, Role, depends, num, rebuild, sym
-from implicitdsl.ir.plan import BELOW, Constraint, Program
+from implicitdsl.ir.dims import Dim
+from implicitdsl.ir.model import SetInfo
+from implicitdsl.ir.nodes import Expr, Role, depends, num, rebuild, sym, walk
+from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, Constraint, Program
 from implicitdsl.ir.remake import remake
 
 from .curvature import Curvatures
+from .symmetric import SYMMETRIC, is_symmetric, symmetric_unknowns
 
 KINKS = frozenset(("abs", "relu", "maximum", "minimum", "max_all", "min_all", "norm_1", "norm_inf"))
 
@@ -42,6 +45,12 @@ class _Lift:
         self.unknowns: list[Expr] = []
         self.constraints: list[Constraint] = []
         self.known: dict[Expr, Expr] = {}
+        self.ranges: dict[str, tuple[Dim, Dim]] = {}
+        for e in walk(form.objective, *(c.body for c in form.constraints)):
+            if e.op in ("sum_for", "stack_for"):
+                name, lo, hi = build.binder_of(e)
+                self.ranges[name] = lo, hi
+        self.same = _symmetric(form, rules) if form.of(DEFINITE) else frozenset[Expr]()
 
     def constraint(self, c: Constraint) -> list[Constraint]:
         """A constraint without kinks. ‖x‖ ≤ r of a constant r becomes ‖x‖² ≤ r², which is smooth at 0."""
@@ -65,6 +74,9 @@ class _Lift:
 
     def _pieces(self, body: Expr) -> list[Expr] | None:
         """The bodies whose conjunction is max(a, b) + c ≤ 0; None where no such kink stands in the sum."""
+        if body.op == "stack_for":
+            found = self._pieces(body.args[0])
+            return None if found is None else [build.stack_for(piece, *build.binder_of(body)) for piece in found]
         parts = body.args if body.op == "add" else (body, build.zeros(body.shape))
         for head, rest in (parts, parts[::-1]):
             kink, sign = (head.args[0], -1.0) if head.op == "neg" else (head, 1.0)
@@ -84,32 +96,48 @@ class _Lift:
         return None
 
     def smooth(self, e: Expr, span: Span | None) -> Expr:
-        """The expression with every kink replaced, inner ones first. A kink under a binder stays."""
-        bound = build.free_names(e)
+        """The expression with every kink replaced, inner ones first. One whose shape or number depends on a running
+        index stays."""
 
         def make(x: Expr, args: tuple[Expr, ...]) -> Expr:
             made = remake(x, args)
             if made.op != "call" or made.name not in KINKS or not depends(x, self.varying):
                 return made
-            if build.free_names(x) - bound:  # depends on a running index
+            indices = tuple(sorted(build.free_names(x) & self.ranges.keys()))
+            dims = (*x.shape, *(d for a in x.args for d in a.shape), *(d for i in indices for d in self.ranges[i]))
+            if any(d.names & self.ranges.keys() for d in dims):
                 return made
             if x not in self.known:
-                self.known[x] = self.replaced(made, x, span or Span(0, 0))
+                self.known[x] = self.replaced(made, indices, span or Span(0, 0))
             return self.known[x]
 
         return rebuild(e, lambda x: None, make, everywhere=True)
 
-    def replaced(self, e: Expr, written: Expr, span: Span) -> Expr:
-        """What stands for a kink: a new unknown, or a sum of one."""
+    def replaced(self, e: Expr, indices: tuple[str, ...], span: Span) -> Expr:
+        """What stands for a kink: a new unknown, or a sum of one; under running indices its part of one for all."""
         below = e.name in ("minimum", "min_all")
         shape = e.args[0].shape if e.name == "norm_1" else e.shape
-        t = sym(f"t~{len(self.unknowns) + 1}", Role.UNKNOWN, shape)
-        self.unknowns.append(t)
+        ranges = [self.ranges[i] for i in indices]
+        whole = sym(f"t~{len(self.unknowns) + 1}", Role.UNKNOWN, (*(hi - lo for lo, hi in ranges), *shape))
+        self.unknowns.append(whole)
+        items = tuple(build.at_item(Dim.of(i) - lo) for i, (lo, _) in zip(indices, ranges, strict=True))
+        t = build.index(whole, items) if items else whole
         parts = list(e.args) if below else _above(e)
+        if self.same and not indices and t.rank == 2 and all(is_symmetric(part, self.same) for part in parts):
+            same = build.sub(t, build.transpose(t))
+            self.constraints.append(Constraint(EQUAL, same, span, set=SetInfo("Sym", (), t.shape, "Sym")))
         for part in parts:
-            body = build.sub(t, part) if below else build.sub(part, t)
-            self.constraints.append(Constraint(BELOW, body, span, written=body))
+            body = written = build.sub(t, part) if below else build.sub(part, t)
+            for i, (lo, hi) in zip(indices[::-1], ranges[::-1], strict=True):
+                body = build.stack_for(body, i, lo, hi)
+            self.constraints.append(Constraint(BELOW, body, span, written=written))
         return build.total(t) if e.name == "norm_1" else t
+
+
+def _symmetric(form: Program, rules: Curvatures) -> frozenset[Expr]:
+    """The symbols that are symmetric matrices."""
+    declared = (e for e, s in rules.bounds.context.sets.items() if s.name in SYMMETRIC)
+    return symmetric_unknowns(form) | frozenset(declared)
 
 
 def _above(e: Expr) -> list[Expr]:

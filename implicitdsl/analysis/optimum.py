@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from implicitdsl.ground.facts import Fact, Smoothness
+from implicitdsl.ground.source import Span
 from implicitdsl.ir.dims import Dim, size_of
 from implicitdsl.ir.nodes import Expr, depends, walk
 from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, SECOND, Constraint, Program
@@ -10,12 +13,13 @@ from implicitdsl.ir.printer import show
 
 from .context import Context
 from .convexity import convex, curvatures
+from .curvature import Curvatures
 from .degree import degree
 from .epigraph import lifted
 from .horizon import horizon
 from .nearest import nearest
 from .passes import Calculus
-from .second_order import second_order
+from .second_order import has_norms, second_order
 from .separable import separable
 
 NAMES = {0.0: "constant", 1.0: "linear", 2.0: "quadratic"}
@@ -35,8 +39,7 @@ def optimum(
     near = nearest(form, context, by) if fact.value is True and by is not None and cones else None
     if fact.value is True:
         rules = curvatures(form, context)
-        conic = second_order(lifted(form, rules, squares=False), context.functions) if cones else None
-        form = lifted(form, rules) if conic is None else conic
+        form = _without_kinks(_with_domains(form), rules, context) if cones else lifted(form, rules)
     unknowns = frozenset(form.unknowns)
     names = ", ".join(show(u) for u in form.unknowns)
     total = Dim(())
@@ -60,6 +63,32 @@ def optimum(
         facts = (*facts, separable(form, context, by))
     over = [c for c in form.constraints if c.body.op == "stack_for"]
     return (*facts, horizon(form, context)) if polynomial and facts[4].value is True and over else facts, form
+
+
+def _with_domains(form: Program) -> Program:
+    """M ⪰ 0 of what `logdet(M)` and `inv(M)` stand over, where no constraint says it."""
+    known, unknowns = {c.body for c in form.of(DEFINITE)}, frozenset(form.unknowns)
+    roots = (form.objective, *(c.body for c in form.constraints))
+    found: list[Constraint] = []
+    for e in walk(*roots):
+        if e.op == "call" and e.name in ("logdet", "inv") and e.args[0] not in known and depends(e, unknowns):
+            known.add(e.args[0])
+            found.append(Constraint(DEFINITE, e.args[0], e.span or Span(0, 0)))
+    return replace(form, constraints=(*form.constraints, *found)) if found else form
+
+
+def _without_kinks(form: Program, rules: Curvatures, context: Context) -> Program:
+    """The program with its norms as cones where that makes the rest quadratic, and where it would not be smooth with
+    them; kinks become constraints first.
+    """
+    sharp = lifted(form, rules, squares=False)
+    conic = second_order(sharp, context.functions)
+    if conic is not None:
+        return conic
+    smooth = lifted(form, rules)  # where ‖x‖ ≤ r is ‖x‖² ≤ r²
+    if not has_norms(smooth) and not form.of(DEFINITE):
+        return smooth
+    return second_order(sharp, context.functions, smooth=True) or smooth
 
 
 def _roughness(form: Program, unknowns: frozenset[Expr], context: Context) -> Fact:

@@ -21,13 +21,19 @@ from .degree import degree
 Range = tuple[Dim, Dim]
 
 
-def second_order(form: Program, functions: Functions) -> Program | None:
-    """The program with its norms as cones, if it then has a quadratic objective and affine constraints, else None.
+def has_norms(form: Program) -> bool:
+    """Whether there are norms of unknowns, which have no derivative where they vanish."""
+    roots = (form.objective, *(c.body for c in form.constraints))
+    return any(e.op == "call" and e.name == "norm" and depends(e, frozenset(form.unknowns)) for e in walk(*roots))
+
+
+def second_order(form: Program, functions: Functions, smooth: bool = False) -> Program | None:
+    """The program with its norms as cones, if it then has a quadratic objective and affine constraints, or with
+    `smooth` any; else None.
 
     It must be convex. New unknowns come at the end; a constraint ‖x‖ ≤ r needs none.
     """
-    roots = (form.objective, *(c.body for c in form.constraints))
-    if not any(e.op == "call" and e.name == "norm" and depends(e, frozenset(form.unknowns)) for e in walk(*roots)):
+    if not has_norms(form):
         return None
     lift = _Lift(form)
     constraints = [lift.constraint(c) for c in form.constraints]
@@ -35,6 +41,8 @@ def second_order(form: Program, functions: Functions) -> Program | None:
     unknowns = (*form.unknowns, *lift.unknowns)
     found = Program(unknowns, objective, (*constraints, *lift.constraints), form.sense)
     varying = frozenset(unknowns)
+    if smooth:
+        return found
     if degree(objective, varying, functions) > 2.0:
         return None
     return found if all(degree(c.body, varying, functions) <= 1.0 for c in found.constraints) else None
@@ -76,34 +84,33 @@ class _Lift:
         return None
 
     def without(self, e: Expr, span: Span | None = None) -> Expr:
-        """The expression with an unknown for every norm; one under two running indices stays."""
+        """The expression with an unknown for every norm; one whose length depends on a running index stays."""
 
         def make(x: Expr, args: tuple[Expr, ...]) -> Expr:
             made = remake(x, args)
             if made.op != "call" or made.name != "norm" or not depends(x, self.varying):
                 return made
-            indices = build.free_names(x) & self.ranges.keys()
-            if len(indices) > 1:
+            indices = tuple(sorted(build.free_names(x) & self.ranges.keys()))
+            dims = (*x.args[0].shape, *(d for i in indices for d in self.ranges[i]))
+            if any(d.names & self.ranges.keys() for d in dims):
                 return made
             if x not in self.known:
-                self.known[x] = self._above(made, next(iter(indices), None), span or x.span or Span(0, 0))
+                self.known[x] = self._above(made, indices, span or x.span or Span(0, 0))
             return self.known[x]
 
         return rebuild(e, lambda x: None, make, everywhere=True)
 
-    def _above(self, norm: Expr, index: str | None, span: Span) -> Expr:
-        """The least t ≥ ‖x‖; of a norm under a running index its entry of a vector."""
-        name, x = f"t~norm{len(self.unknowns) + 1}", _flat(norm.args[0])
-        if index is None:
-            t = sym(name, Role.UNKNOWN, ())
-            self.unknowns.append(t)
-            self.constraints.append(Constraint(SECOND, build.concat([t, x]), span))
-            return t
-        lo, hi = self.ranges[index]
-        whole = sym(name, Role.UNKNOWN, (hi - lo,))
-        t = build.index(whole, (build.at_item(Dim.of(index) - lo),))
+    def _above(self, norm: Expr, indices: tuple[str, ...], span: Span) -> Expr:
+        """The least t ≥ ‖x‖; of a norm under running indices its entry of a vector or matrix."""
+        x, ranges = _flat(norm.args[0]), [self.ranges[i] for i in indices]
+        whole = sym(f"t~norm{len(self.unknowns) + 1}", Role.UNKNOWN, tuple(hi - lo for lo, hi in ranges))
         self.unknowns.append(whole)
-        self.constraints.append(Constraint(SECOND, build.stack_for(build.concat([t, x]), index, lo, hi), span))
+        items = tuple(build.at_item(Dim.of(i) - lo) for i, (lo, _) in zip(indices, ranges, strict=True))
+        t = build.index(whole, items) if items else whole
+        body = build.concat([t, x])
+        for i, (lo, hi) in zip(indices[::-1], ranges[::-1], strict=True):
+            body = build.stack_for(body, i, lo, hi)
+        self.constraints.append(Constraint(SECOND, body, span))
         return t
 
 

@@ -112,3 +112,33 @@ def test_a_linear_program_with_data_in_its_constraints_learns() -> None:
     assert not [d for d in imp.check(fit) if d.code == "IMP605"]
     cost = "layer F(n):\n  given c in R^n\n  argmin_{x in simplex(n)} c^T x"
     assert [d.code for d in imp.check(cost)] == ["IMP605"]
+
+
+def test_kinks_and_norms_under_running_indices() -> None:
+    """Differences of an image in both directions, pieces that overlap, a bound for each entry: against CVXPY."""
+    rows: dict[str, Callable[[Any], Any]] = {
+        "sum(|X[i + 1, j] - X[i, j]| for i in m - 1 for j in n)": lambda X: cp.sum(cp.abs(X[1:] - X[:-1])),
+        "sum(||X[i + 1] - X[i]||_1 for i in m - 1)": lambda X: cp.sum(cp.abs(X[1:] - X[:-1])),
+        "sum(max(|X[:, j]|) for j in n)": lambda X: cp.sum(cp.max(cp.abs(X), axis=0)),
+        "sum(||X[i, j:j + 2]|| for i in m for j in n - 1)": lambda X: cp.sum(
+            [cp.norm(X[i, j : j + 2]) for i in range(4) for j in range(2)]
+        ),
+    }
+    Y = torch.randn(2, 4, 3, dtype=D, generator=torch.Generator().manual_seed(3))
+    for text, penalty in rows.items():
+        layer = imp.compile(
+            f"layer L(m, n):\n  given Y in R^(m, n)\n  argmin_{{X in R^(m, n)}} ||X - Y||_F^2 + {text}\n"
+            "    subject to |X[i, j]| <= 0.5 + j for i in m for j in n\n"
+        )
+        sol = layer.solve(Y)
+        assert sol.report.converged.all()
+        for i in range(2):
+            X: Any = cp.Variable((4, 3))
+            bound: list[Any] = [cp.abs(X[:, j]) <= 0.5 + j for j in range(3)]
+            cp.Problem(cp.Minimize(cp.sum_squares(X - Y[i].numpy()) + penalty(X)), bound).solve(solver="CLARABEL")
+            np.testing.assert_allclose(sol.value[i].numpy(), X.value, atol=2e-4)
+        g, v, h = torch.randn_like(Y), torch.randn_like(Y), 1e-6
+        at = Y.clone().requires_grad_()
+        (found,) = torch.autograd.grad((layer(at) * g).sum(), at)
+        expected = ((layer(Y + h * v) - layer(Y - h * v)) * g).sum() / (2 * h)
+        torch.testing.assert_close((found * v).sum(), expected, rtol=1e-6, atol=1e-7)

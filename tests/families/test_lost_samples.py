@@ -15,6 +15,7 @@ HEAD = """layer Lost(n):
 PROGRAMS = {
     "quadratic": "argmin_{z in R^n} 1/2 c z^T Q z + q^T z subject to low <= z <= high, c q[0] z[0] + z[1] <= 3",
     "smooth": "argmin_{z in R^n} 1/2 c z^T Q z + q^T z + sum(exp(z)) subject to low <= z <= c high",
+    "mixed": "argmin_{z in PSD(n)} c tr(Q z) + q^T z q - logdet(z) subject to low[0] <= z[0, 1] <= high[0]",
     "conic": "argmin_{z in PSD(n)} c tr(Q z) + q^T z q subject to diag(z) = c, low[0] <= z[0, 1], z[0, 1] <= high[0]",
 }
 NAN = float("nan")
@@ -48,3 +49,17 @@ def test_shared_parameters_get_the_gradient_of_the_good_samples(name: str, polic
     for mine, theirs in zip(found[2:], expected[2:], strict=True):
         torch.testing.assert_close(mine[:2], theirs, rtol=1e-7, atol=1e-9)
         assert bool(mine[2:].isnan().all()) if policy == "nan" else bool((mine[2:] == 0).all())
+
+
+def test_a_lost_sample_beside_one_without_active_rows() -> None:
+    """Gradients of the solved samples, inside, at a bound and at both, are those without the infeasible one."""
+    text = "given q in R^2, h in R\nparam w in R^2\nargmin_{z in R^2} ||z - w * q||^2 subject to sum(z) <= h, z >= 0"
+    layer = imp.compile(text).double()
+    layer.w = torch.tensor([1.0, 0.5], dtype=D)
+    q = torch.tensor([[0.25, 0.5], [-1.0, 0.5], [3.0, -1.0], [1.0, 1.0]], dtype=D)
+    h = torch.tensor([1.0, 1.0, 1.0, -1.0], dtype=D)
+    expected = torch.autograd.grad(layer(q[:3], h[:3]).square().sum(), layer.w)[0]
+    with pytest.warns(imp.ConvergenceWarning, match="1 of 4"):
+        z = layer(q, h)
+    found = torch.autograd.grad(z[:3].square().sum(), layer.w)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from implicitdsl.families.call import kind_of
 from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
+from implicitdsl.solvers.optimum.cones import svec_matrix
 from implicitdsl.solvers.optimum.quadratic import Optimum
 from implicitdsl.solvers.verdict import CONVERGED, Solved
 
@@ -33,6 +34,17 @@ class Rows:
     label: str | None
     sign: float
     step: int = 1
+
+
+def triangles(rows: int, matrices: Sequence[tuple[int, int]]) -> Tensor:
+    """(m, rows), float64: as many numbers, of which those from `first` on are a symmetric matrix of order k for each of
+    the `matrices` (first, k), with `svec` vectors in the place of these. Its transpose takes multipliers back."""
+    blocks: list[Tensor] = []
+    at = 0
+    for first, k in matrices:
+        blocks += [torch.eye(first - at, dtype=torch.float64), svec_matrix(k)]
+        at = first + k * k
+    return torch.block_diag(*blocks, torch.eye(rows - at, dtype=torch.float64))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace as replace_fields
 
+from implicitdsl.analysis.symmetric import is_symmetry
 from implicitdsl.calculus import dense_jacobian, jacobian, linearize, simplify, vjp
 from implicitdsl.families.equilibrium.packing import Packing, join, pack
 from implicitdsl.ground.records import dataclass
@@ -14,8 +15,6 @@ from implicitdsl.ir.function import Functions
 from implicitdsl.ir.nodes import Expr, Role, depends, num, sym
 from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, SECOND, Constraint, Program
 from implicitdsl.ir.remake import replace
-
-SYMMETRIC = frozenset(("PSD", "PD", "Sym"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +41,6 @@ class Coefficients:
     def outputs(self) -> tuple[Expr, ...]:
         """Those that there are."""
         return tuple(e for e in (self.P, self.q, self.C, self.d) if e is not None)
-
-
-def is_symmetry(c: Constraint) -> bool:
-    """Whether it says X = Xᵀ of an unknown, which holds where only its upper triangle is solved for."""
-    return c.kind == EQUAL and c.set is not None and c.set.name in SYMMETRIC and c.body.args[0].op == "sym"
 
 
 def coefficients(form: Program, functions: Functions, by_triangle: bool = False) -> Coefficients:

@@ -16,13 +16,14 @@ from implicitdsl.families.call import kind_of
 from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
+from implicitdsl.solvers.factor import Factor
 from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.optimum.cones import Cones, svec_matrix
-from implicitdsl.solvers.optimum.conic import Cone, Conic, jacobian, optimality
+from implicitdsl.solvers.optimum.conic import Cone, Conic, jacobian, optimality, steady
 from implicitdsl.solvers.problem import Inputs, RootProblem
-from implicitdsl.solvers.verdict import Solved
+from implicitdsl.solvers.verdict import CONVERGED, Solved
 
-from .block import Rows, report, shaped
+from .block import Rows, report, shaped, triangles
 from .evaluate import Evaluate
 from .samples import Ranked, mark, screened
 
@@ -33,7 +34,8 @@ RANKS = (2, 1, 2, 1)
 class ConicRecipe:
     """All that is known of a block before tensors come.
 
-    `rows` are those of C in the order equalities, inequalities, matrices. `symmetric` says which unknowns are symmetric
+    `rows` are those of C, `count` together, in the order equalities, inequalities, cones, matrices; the `matrices`, by
+    first row and order, are symmetric. `symmetric` says which unknowns are symmetric
     matrices: their upper triangles are what is solved for.
     """
 
@@ -41,6 +43,8 @@ class ConicRecipe:
     unknowns: tuple[tuple[str, tuple[int, ...]], ...]
     symmetric: tuple[bool, ...]
     rows: tuple[Rows, ...]
+    count: int
+    matrices: tuple[tuple[int, int], ...]
     duals: tuple[tuple[str, str], ...]
     cones: Cones
     solver: Conic
@@ -58,9 +62,9 @@ class ConicBlock:
             for (_, shape), flat in zip(recipe.unknowns, recipe.symmetric, strict=True)
         ]
         self.columns = torch.block_diag(*parts)  # z = columns x
-        plain = recipe.cones.zero + recipe.cones.nonneg + sum(recipe.cones.second)
-        blocks = [torch.eye(plain, dtype=torch.float64), *(svec_matrix(k) for k in recipe.cones.orders)]
-        self.rows = torch.block_diag(*blocks)
+        self.rows = triangles(recipe.count, recipe.matrices)
+        if recipe.cones.second:
+            _ = recipe.cones.padded  # made here, as what is made within a transform belongs to it
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -138,4 +142,18 @@ class _Solver(Solver):
     def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
         found = self.recipe.solver.solve(Cone(*a), self.recipe.cones, z0.shape[0])
         state = torch.cat([found.x, found.w], -1)
-        return Solved(state, found.status, found.iterations, found.residual, found.iterations, found.factor)
+        factor = found.factor
+        if factor is None and found.singular and not self.recipe.duals:
+            factor = kept(problem.J(state, a), found.x.shape[-1], found.status, False)
+        return Solved(state, found.status, found.iterations, found.residual, found.iterations, factor)
+
+
+def kept(J: Tensor, n: int, status: Tensor, duals: bool) -> Factor | None:
+    """The factor for the backward pass, zero for samples without an optimum; None if it has to find out that there is
+    none. Multipliers that are not unique are no obstacle where they are not asked for.
+    """
+    lost = status != CONVERGED
+    factor, singular = steady(J.nan_to_num(0.0, 0.0, 0.0), n)
+    if bool((singular & ~lost).any()) and (duals or bool((factor.is_singular() & ~lost).any())):
+        return None
+    return factor._replace(lu=torch.where(lost.view(-1, *(1,) * (factor.lu.ndim - 1)), 0.0, factor.lu))

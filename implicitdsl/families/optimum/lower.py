@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from implicitdsl.analysis.nearest import Nearest
+from implicitdsl.analysis.symmetric import symmetric_unknowns
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.kkt import Spec
 from implicitdsl.families.call import Call
@@ -16,21 +17,25 @@ from implicitdsl.ground.methods import Method
 from implicitdsl.ir.function import Functions
 from implicitdsl.ir.model import Model, SetInfo
 from implicitdsl.ir.nodes import Expr, symbols
-from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, SECOND, BlockPlan
+from implicitdsl.ir.plan import BlockPlan
 from implicitdsl.lowering.codegen import generate, opaques_of
 from implicitdsl.lowering.source import Program
 from implicitdsl.lowering.stages import queries
-from implicitdsl.solvers.optimum.cones import Cones
 from implicitdsl.solvers.optimum.stages import Layout
 
 from .block import OptimumBlock, Recipe, Rows
-from .coefficients import SYMMETRIC, Coefficients, coefficients
+from .coefficients import Coefficients, coefficients
 from .conditions import conditions
 from .conditions import source as smooth_source
+from .cone_rows import cone_rows
 from .conic import ConicBlock, ConicRecipe
+from .convex import ConvexBlock, ConvexRecipe
+from .convex_lower import recipe as convex_recipe
+from .convex_lower import shown
 from .evaluate import Evaluate
 from .horizon import AlongStages, bands, layout
 from .nearest import NearestBlock, NearestRecipe
+from .rungs import is_polynomial
 from .separable import SeparableBlock
 from .separable_lower import separable_recipe, separable_source
 from .smooth import SmoothBlock, SmoothRecipe
@@ -64,6 +69,8 @@ def lower(parts: Sequence[BlockPlan], model: Model, sizes: Mapping[str, int], la
     (part,) = parts
     if part.forward[0].method in SMOOTH:
         return SmoothBlock(_smooth(part, model, sizes, language))
+    if _is_curved(part):
+        return ConvexBlock(_convex(part, model, sizes, language))
     if part.forward[0].method == CONIC:
         return ConicBlock(_conic(part, model, sizes, language))
     if _is_sorted(part):
@@ -72,6 +79,20 @@ def lower(parts: Sequence[BlockPlan], model: Model, sizes: Mapping[str, int], la
             return NearestBlock(_nearest_recipe(part, model, sizes, language, failures, duals))
         return SeparableBlock(separable_recipe(part, model, sizes, language, failures, duals))
     return OptimumBlock(_recipe(part, model, sizes, language))
+
+
+def _is_curved(part: BlockPlan) -> bool:
+    """Whether it is over cones, but not quadratic."""
+    return part.forward[0].method == CONIC and not is_polynomial({f.name: f for f in part.facts})
+
+
+def _convex(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: Language) -> ConvexRecipe:
+    choice = part.forward[0]
+    method = language.method("optimum", "forward", choice.method)
+    assert method is not None, f"the planner chose {choice.method}, which no family has"
+    solver = method.load()(**dict(choice.options))
+    functions, failures = language.function_table, _failures(part, model)
+    return convex_recipe(part, model, sizes, functions, solver, _duals(part, model), failures)
 
 
 def _is_sorted(part: BlockPlan) -> bool:
@@ -120,6 +141,8 @@ def source(part: BlockPlan, language: Language) -> str:
         except KeyError:
             dims = sorted({n for u in system.system.unknowns for d in u.shape for n in d.names})
             return smooth_source(system, language.function_table, {}, None, dims)[0]
+    if _is_curved(part):
+        return shown(part, language.function_table)
     found = _nearest(part)
     if _is_sorted(part) and found is not None:
         outputs = [found.p, found.q, *([] if found.radius is None else [found.radius])]
@@ -259,22 +282,11 @@ def _rows(found: Coefficients, sizes: Mapping[str, int]) -> tuple[Rows, ...]:
     return tuple(rows)
 
 
-def _heads(r: Rows) -> Rows:
-    """The rows of the t of (t, x) in second-order cones, whose multipliers are those of ‖x‖ ≤ t."""
-    return Rows(r.start, r.stop, r.shape[:-1], r.label, r.sign, r.shape[-1])
-
-
 def _conic(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: Language) -> ConicRecipe:
     found = _coefficients(part, language)
     written = _write(found, language, sizes)
-    rows = _rows(found, sizes)
-    kinds = [c.kind for c in found.rows]
-    counts = {kind: sum(r.stop - r.start for r, k in zip(rows, kinds, strict=True) if k == kind) for kind in set(kinds)}
-    orders = tuple(r.shape[0] for r, kind in zip(rows, kinds, strict=True) if kind == DEFINITE)
-    second = [r for r, kind in zip(rows, kinds, strict=True) if kind == SECOND]
-    lengths = tuple(r.shape[-1] for r in second for _ in range(r.shape[0] if len(r.shape) == 2 else 1))
-    rows = tuple(_heads(r) if r in second else r for r in rows)
-    sets = {s.node: s.set.name for s in part.block.unknowns}
+    assert part.program is not None, "an argmin block has a normal form"
+    places, same = cone_rows(part.program, found.rows, model, sizes), symmetric_unknowns(part.program)
     names = ", ".join(u.name for u in part.block.unknowns)
     choice = part.forward[0]
     method = language.method("optimum", "forward", choice.method)
@@ -282,10 +294,12 @@ def _conic(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
     return ConicRecipe(
         coefficients=_evaluate(found, f"{model.name or 'layer'} {names}", written, sizes),
         unknowns=tuple((u.name, tuple(d.evaluate(sizes) for d in u.shape)) for u in found.unknowns),
-        symmetric=tuple(sets.get(u) in SYMMETRIC for u in found.unknowns),
-        rows=rows,
+        symmetric=tuple(u in same for u in found.unknowns),
+        rows=places.rows,
+        count=places.count,
+        matrices=places.matrices,
         duals=_duals(part, model),
-        cones=Cones(counts.get(EQUAL, 0), counts.get(BELOW, 0), orders, lengths),
+        cones=places.cones,
         solver=method.load()(**dict(choice.options)),
         failures=_failures(part, model),
         given=tuple((s.name, s.rank) for s in written.inputs),

@@ -20,10 +20,14 @@ def value(facts: Facts, name: str) -> Any:
     return None if found is None else found.value
 
 
+def is_polynomial(facts: Facts) -> bool:
+    """Whether the objective is quadratic (or linear) and what constraints hold is affine, in cones of any kind."""
+    return value(facts, "objective") in ("linear", "quadratic") and value(facts, "affine") is True
+
+
 def is_quadratic(facts: Facts) -> bool:
     """Whether it is a quadratic (or linear) program."""
-    polynomial = value(facts, "objective") in ("linear", "quadratic")
-    return polynomial and value(facts, "affine") is True and not value(facts, "definite") and not value(facts, "second")
+    return is_polynomial(facts) and not value(facts, "definite") and not value(facts, "second")
 
 
 def why_not(facts: Facts) -> str:
@@ -96,9 +100,12 @@ def ipm(facts: Facts, sizes: Sizes) -> Verdict:
 def conic(facts: Facts, sizes: Sizes) -> Verdict:
     if not value(facts, "definite") and not value(facts, "second"):
         return False, "neither a norm nor a matrix inequality"
-    if value(facts, "objective") not in ("linear", "quadratic") or value(facts, "affine") is not True:
-        return False, why_not(facts)
     kind = value(facts, "objective")
+    if not is_polynomial(facts):
+        if value(facts, "convex") is None:
+            return False, "not convex"
+        over = "semidefinite matrices" if value(facts, "definite") else "second-order cones, one a norm"
+        return True, f"smooth and convex over {over}, {why_not(facts)}: interior point, Newton steps in the end"
     if value(facts, "definite"):
         return True, f"a {kind} objective over the semidefinite cone: Clarabel, then Newton steps on the optimality map"
     return True, f"a {kind} objective over second-order cones, one a norm: interior point, Newton steps in the end"
@@ -127,8 +134,6 @@ def gap(block: Any, facts: Facts) -> str | None:
     asked = block.wishes.forward
     if value(facts, "convex") is None and (asked is None or asked.method != "nlp"):
         return None
-    if value(facts, "definite") and not conic(facts, {})[0]:
-        return f"matrix inequalities beside others than affine constraints: {why_not(facts)}"
     opaque = value(facts, "opaque")
     if opaque and not is_quadratic(facts):
         return f"bound functions of the unknowns in an argmin: `{opaque[0]}`"
@@ -146,6 +151,8 @@ def gap(block: Any, facts: Facts) -> str | None:
         return f"`using conic` here: {conic(facts, {})[1]}"
     if asked is not None and asked.method == "nlp" and value(facts, "definite"):
         return "`using nlp` with a matrix inequality"
+    if asked is not None and asked.get("solver") == "clarabel" and not is_polynomial(facts):
+        return f"`conic(solver=clarabel)` beyond quadratic objectives: {why_not(facts)}; `conic()` is"
     if asked is not None and asked.get("solver") not in (None, "clarabel"):
         return f"`conic(solver={asked.get('solver')})`; `conic()` and `conic(solver=clarabel)` are"
     if asked is not None and asked.get("method") not in (None, "newton"):

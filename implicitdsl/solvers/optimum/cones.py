@@ -123,8 +123,9 @@ def svec_matrix(k: int) -> Tensor:
 
 def _eigen(v: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     R = svec_matrix(k).to(v)
-    values, vectors = torch.linalg.eigh((v @ R).unflatten(-1, (k, k)))
-    return values, vectors, R
+    finite = v.isfinite().all(-1, keepdim=True)
+    values, vectors = torch.linalg.eigh((torch.where(finite, v, 0.0) @ R).unflatten(-1, (k, k)))
+    return torch.where(finite, values, torch.nan), vectors, R
 
 
 class _Projection(torch.autograd.Function):

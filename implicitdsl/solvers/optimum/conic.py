@@ -19,6 +19,8 @@ from .quadratic import peak, times, times_transposed
 
 STEPS = 8
 """Newton steps at most."""
+SHIFT = 1e-10
+"""δ, relative to the largest entry of the Jacobian."""
 EXACT, ROUNDING, NEAR = 1e-14, 1e3, 0.1
 """‖F‖ relative to the solution that needs no further step; a multiple of it that needs none that doesn't help; how far
 steps may lead, relative to the solution."""
@@ -35,7 +37,7 @@ class Cone(NamedTuple):
 
 class ConeSolution(NamedTuple):
     """x (B, n), w = s − y (B, m), from which s = Π(w) and y = Π(w) − w; status, iterations, residual (B,); a factor of
-    the map's Jacobian, if there is one at the solution.
+    the map's Jacobian, if there is one at the solution; whether that of some sample was seen to be singular.
     """
 
     x: Tensor
@@ -44,6 +46,7 @@ class ConeSolution(NamedTuple):
     iterations: Tensor
     residual: Tensor
     factor: Factor | None = None
+    singular: bool = False
 
 
 def optimality(cones: Cones, state: Tensor, P: Tensor, q: Tensor, A: Tensor, b: Tensor) -> Tensor:
@@ -62,6 +65,23 @@ def jacobian(cones: Cones, state: Tensor, P: Tensor, q: Tensor, A: Tensor, b: Te
     eye = torch.eye(m, dtype=D.dtype, device=D.device)
     P, A = P.expand(rows, n, n), A.expand(rows, m, n)
     return torch.cat([torch.cat([P, A.mT @ (D - eye)], -1), torch.cat([A, D], -1)], -2)
+
+
+def steady(J: Tensor, n: int) -> tuple[Factor, Tensor]:
+    """A factor of the Jacobian of an optimality map with n unknowns, and where it was singular, (B,).
+
+    There [A, D] becomes [A, D + δ (I − D)], which is regular if only the multipliers are not unique: Newton's method
+    then is the proximal method of multipliers, with nearly its own rate (Rockafellar 1976).
+    """
+    factor = factorise(J)
+    singular = factor.is_singular()
+    if bool(singular.any()):
+        m = J.shape[-1] - n
+        shift = SHIFT * J.abs().amax((-2, -1), keepdim=True).clamp(min=1e-300)
+        corner = shift * (torch.eye(m, dtype=J.dtype, device=J.device) - J[..., n:, n:])
+        other = J + torch.nn.functional.pad(corner, (n, 0, n, 0))
+        factor = factorise(torch.where(singular.view(-1, 1, 1), other, J))
+    return factor, singular
 
 
 @dataclass(frozen=True)
@@ -95,20 +115,21 @@ class Conic:
         x, w, found, iterations = NesterovTodd().solve(P, q, A, b, cones, rows)
         state = torch.cat([x, w], -1)
         status = torch.where(found, int(Outcome.CONVERGED), int(Outcome.STALLED))
-        state, error, factor = _polished(state, status, cones, cured)
+        state, error, factor, singular = _polished(state, status, cones, cured)
         good = (error <= 10 * tol * (1 + peak(state, q.expand_as(x), b.expand_as(w)))) & found
         for t, r in zip(problem, (2, 1, 2, 1), strict=True):
             good = good & t.isfinite().flatten(-r).all(-1)
         n = x.shape[-1]
         status = torch.where(good, int(Outcome.CONVERGED), int(Outcome.STALLED))
         if bool(good.all()):
-            return ConeSolution(state[:, :n], state[:, n:], status, iterations, error, factor)
+            return ConeSolution(state[:, :n], state[:, n:], status, iterations, error, factor, singular)
         left = ~good
         rest = Cone(*(t if t.ndim == r or rows == 1 else t[left] for t, r in zip(problem, (2, 1, 2, 1), strict=True)))
         again = self._by_clarabel(rest, cones, int(left.sum()), tol)
+        singular = singular or again.singular
         state[left] = torch.cat([again.x, again.w], -1)
         status[left], iterations[left], error[left] = again.status, again.iterations, again.residual
-        return ConeSolution(state[:, :n], state[:, n:], status, iterations, error)
+        return ConeSolution(state[:, :n], state[:, n:], status, iterations, error, None, singular)
 
     def _by_clarabel(self, problem: Cone, cones: Cones, rows: int, tol: float) -> ConeSolution:
         whole = [t.expand(rows, *t.shape[-r:]) for t, r in zip(problem, (2, 1, 2, 1), strict=True)]
@@ -125,38 +146,44 @@ class Conic:
         status = torch.tensor([(f or none)[2] for f in found], device=q.device)
         iterations = torch.tensor([(f or none)[3] for f in found], device=q.device)
         safe = [torch.where(finite.view(-1, *(1,) * (t.ndim - 1)), t, 0.0) for t in whole]
-        state, error, _ = _polished(state, status, cones, safe)
+        state, error, _, singular = _polished(state, status, cones, safe)
         size = 1 + peak(state, safe[1], safe[3])
         good = error <= 10 * tol * size
         solvable = (status == int(Outcome.CONVERGED)) | (status == int(Outcome.STALLED))
         solvable = solvable | (status == int(Outcome.MAX_ITERATIONS))
         status = torch.where(solvable & good, int(Outcome.CONVERGED), status)
         status = torch.where((status == int(Outcome.CONVERGED)) & ~good, int(Outcome.STALLED), status)
-        return ConeSolution(state[:, :n], state[:, n:], status, iterations, error)
+        return ConeSolution(state[:, :n], state[:, n:], status, iterations, error, None, singular)
 
 
-def _polished(state: Tensor, status: Tensor, cones: Cones, data: list[Tensor]) -> tuple[Tensor, Tensor, Factor | None]:
-    """The best of some Newton steps; the last factor, where it is of a matrix near every sample's solution."""
+def _polished(
+    state: Tensor, status: Tensor, cones: Cones, data: list[Tensor]
+) -> tuple[Tensor, Tensor, Factor | None, bool]:
+    """The best of some Newton steps; the last factor, where it is of a matrix near every sample's solution; whether one
+    was singular."""
     P, q, A, b = data
     F = optimality(cones, state, P, q, A, b)
     error, first, trial = F.norm(dim=-1), state, state
     exact, near = EXACT * (1 + peak(state)), NEAR * (1 + peak(state))
     open_ = (status != int(Outcome.INFEASIBLE)) & (status != int(Outcome.UNBOUNDED)) & (error > exact)
     factor: Factor | None = None
+    seen = False
     for _ in range(STEPS):
         if not bool(open_.any()):
             break
-        tried = factorise(jacobian(cones, trial, P, q, A, b))
+        tried, singular = steady(jacobian(cones, trial, P, q, A, b), q.shape[-1])
+        seen = seen or bool((singular & open_).any())
         trial = torch.where(open_.unsqueeze(-1), trial - tried.solve(F), trial)
         F = optimality(cones, trial, P, q, A, b)
         after = F.norm(dim=-1)
         helps = open_ & (after < error) & (peak(trial - first) <= near)
         # a step of its own Jacobian that meets the conditions has seen the right pieces of them
-        factor = tried if bool((~open_ | helps & (after <= ROUNDING * exact)).all()) else None
+        right = ~open_ | helps & (after <= ROUNDING * exact) & ~singular
+        factor = tried if bool(right.all()) else None
         state, error = torch.where(helps.unsqueeze(-1), trial, state), torch.where(helps, after, error)
         # also on where ‖F‖ grows: which constraints are active is open at s ≈ y ≈ 0 until a step decides it
         open_ = open_ & after.isfinite() & (error > exact) & (helps | (error > ROUNDING * exact))
-    return state, error, factor
+    return state, error, factor, seen
 
 
 def _clarabel(given: list[Any] | None, cones: Cones, tol: float, max_iter: int) -> tuple[Any, Any, int, int] | None:

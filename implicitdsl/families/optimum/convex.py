@@ -1,0 +1,308 @@
+"""One `argmin` of a smooth convex program over cones at run time: interior point, exact end, implicit derivatives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from implicitdsl.backward.failure import Failures
+from implicitdsl.backward.implicit import Implicit, implicit_solve
+from implicitdsl.families.call import kind_of
+from implicitdsl.families.equilibrium.roots import Regions
+from implicitdsl.ground.errors import ConvergenceError
+from implicitdsl.ground.outcomes import Outcome
+from implicitdsl.lowering.bound import Bound
+from implicitdsl.lowering.report import Report
+from implicitdsl.lowering.source import Program
+from implicitdsl.solvers.loop import Solver
+from implicitdsl.solvers.optimum.cones import Cones, svec_matrix
+from implicitdsl.solvers.optimum.conic import steady
+from implicitdsl.solvers.optimum.convex import Convex, ConvexProblem, Slope
+from implicitdsl.solvers.optimum.lost import reasons
+from implicitdsl.solvers.problem import Inputs, RootProblem
+from implicitdsl.solvers.verdict import CONVERGED, Solved, norm
+
+from .block import Rows, report, shaped, triangles
+from .conic import kept
+from .samples import mark
+
+EXACT, ROUNDING, STEPS, NEAR = 1e-14, 1e-11, 12, 0.1
+"""As in `smooth`: conditions that need no further step; that need none that doesn't help; steps; how far they lead."""
+INNER = frozenset(("PSD", "PD"))
+"""Sets of which an inner point is the start."""
+CONSTANTS = (1.0, 0.1, 10.0, -1.0)
+"""Points that are tried where the objective is not defined at the first one, all entries equal."""
+
+
+@dataclass(frozen=True)
+class ConvexRecipe:
+    """All that is known of a block before tensors come.
+
+    `inputs` are what every generated function takes after the state, with core `ranks`; `unknowns` are names and
+    shapes, of which the `symmetric` are solved for by triangle; `rows` are those of all constraints, `count`
+    together, in the order of `cones`, of which the `matrices`, by first row and order, are symmetric; `inside` are the
+    semidefinite ones, by number, that have to be definite for the functions to be defined.
+    """
+
+    program: Program
+    inputs: tuple[str, ...]
+    ranks: tuple[int, ...]
+    unknowns: tuple[tuple[str, tuple[int, ...]], ...]
+    symmetric: tuple[bool, ...]
+    rows: tuple[Rows, ...]
+    count: int
+    matrices: tuple[tuple[int, int], ...]
+    inside: tuple[int, ...]
+    duals: tuple[tuple[str, str], ...]
+    cones: Cones
+    regions: Regions
+    start: tuple[str, ...] | None
+    solver: Convex
+    tol: float
+    failures: Failures
+
+
+class ConvexBlock:
+    """Runs a recipe. Stateless but for two constant matrices; pickles."""
+
+    def __init__(self, recipe: ConvexRecipe) -> None:
+        self.recipe = recipe
+        parts = [
+            svec_matrix(shape[0]).T if flat else torch.eye(math.prod(shape), dtype=torch.float64)
+            for (_, shape), flat in zip(recipe.unknowns, recipe.symmetric, strict=True)
+        ]
+        self.columns = torch.block_diag(*parts)  # the unknowns are columns x
+        self.rows = triangles(recipe.count, recipe.matrices)
+        if recipe.cones.second:
+            _ = recipe.cones.padded  # made here, as what is made within a transform belongs to it
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The generated source."""
+        return (self.recipe.program.text,)
+
+    def solve(
+        self,
+        values: Mapping[str, Tensor],
+        functions: Mapping[str, Bound],
+        batch: int | None,
+        start: Mapping[str, Tensor] | None,
+        want_report: bool,
+    ) -> tuple[dict[str, Tensor], Report | None]:
+        """See `lowering.layer.BlockRunner`. The solve is in float64, whatever the inputs are."""
+        recipe, kind = self.recipe, kind_of(values)
+        a = tuple(values[name].double() for name in recipe.inputs)
+        rows = next((x.shape[0] for x, rank in zip(a, recipe.ranks, strict=True) if x.ndim > rank), 1)
+        like = a[0].detach() if a else torch.empty((), dtype=torch.float64)
+        optimality = Optimality(recipe, self.columns.to(like.device), self.rows.to(like.device))
+        z0 = self._start(values, like, rows, start)
+        solver = _Solver(optimality)
+        try:
+            state, solved = implicit_solve(
+                optimality.problem(), solver, z0, a, backward=Implicit(), failures=recipe.failures
+            )
+        except ConvergenceError as error:
+            if isinstance(error.solution, Solved):
+                lost = error.solution
+                error.solution = self._unpacked(lost.z, batch, kind), report(lost, None, batch, "conic")
+            raise
+        if recipe.failures.policy == "nan":
+            (state,) = mark((state,), solved, values, list(zip(recipe.inputs, recipe.ranks, strict=True)))
+        made = report(solved, None, batch, "conic") if want_report else None
+        return self._unpacked(state, batch, kind), made
+
+    def _start(
+        self, values: Mapping[str, Tensor], like: Tensor, rows: int, start: Mapping[str, Tensor] | None
+    ) -> Tensor:
+        """(B, n + m): a warm start, the expression of `start`, or a point of the sets; the rest zero."""
+        recipe = self.recipe
+        z0 = torch.cat([r.unit() if r.name in INNER else r.start() for r in recipe.regions.regions]).to(like)
+        z0 = z0.expand(rows, len(self.columns)).clone()
+        if recipe.start is not None:
+            given = [values[name].detach().double() for name in recipe.start]
+            z0 = recipe.program["start"](*given)[..., : z0.shape[-1]].expand(rows, -1).clone()
+        at = 0
+        for name, shape in recipe.unknowns if start is not None else ():
+            count = math.prod(shape)
+            if start is not None and name in start:
+                z0[:, at : at + count] = start[name].detach().double().reshape(-1, count)
+            at += count
+        return torch.cat([z0 @ self.columns.to(z0.device), z0.new_zeros(rows, recipe.cones.size)], -1)
+
+    def _unpacked(self, state: Tensor, batch: int | None, kind: torch.dtype) -> dict[str, Tensor]:
+        recipe = self.recipe
+        shared = state.shape[0] == 1 and batch != 1
+        n = self.columns.shape[1]
+        z = state[:, :n] @ self.columns.mT.to(state.device)
+        found: dict[str, Tensor] = {}
+        at = 0
+        for name, shape in recipe.unknowns:
+            count = math.prod(shape)
+            found[name] = shaped(z[:, at : at + count], shape, shared, kind)
+            at += count
+        if recipe.duals:
+            w = state[:, n:]
+            y = (recipe.cones.project(w) - w) @ self.rows.to(state.device)
+            for key, label in recipe.duals:
+                mine = [r for r in recipe.rows if r.label == label]
+                total = torch.stack([r.sign * y[:, r.start : r.stop : r.step] for r in mine]).sum(0)
+                found[key] = shaped(total, mine[0].shape, shared, kind)
+        return found
+
+
+@dataclass(frozen=True)
+class Optimality:
+    """F(x, w) = [∇f + ∂hᵀ y; h + s], s = Π(w), y = s − w: zero at an optimum of min f(x), −h(x) ∈ K (Minty 1962).
+
+    The generated functions see unknowns T x and multipliers Rᵀ y.
+    """
+
+    recipe: ConvexRecipe
+    T: Tensor
+    R: Tensor
+
+    def problem(self) -> RootProblem:
+        """As equations, with derivatives in closed form where there are such."""
+        return RootProblem(
+            residual=self.residual,
+            jacobian=self.jacobian,
+            vjp_inputs=None if self._optional("pull_inputs") is None else self.pull_inputs,
+            ranks=self.recipe.ranks,
+        )
+
+    def whole(self, x: Tensor, y: Tensor) -> Tensor:
+        """The state of the generated functions."""
+        return torch.cat([x @ self.T.mT, y @ self.R], -1)
+
+    def residual(self, state: Tensor, *a: Tensor) -> Tensor:
+        """F (B, n + m)."""
+        x, w, s = self._parts(state)
+        found = self.recipe.program["residual"](self.whole(x, s - w), *a)
+        N = len(self.T)
+        return torch.cat([found[:, :N] @ self.T, found[:, N:] @ self.R.mT + s], -1)
+
+    def jacobian(self, state: Tensor, *a: Tensor) -> Tensor:
+        """[[H, Jᵀ (D − I)], [J, D]] with D the derivative of the projection."""
+        x, w, s = self._parts(state)
+        slope = self.slope(x, s - w, a)
+        D = self.recipe.cones.slope(w)
+        eye = torch.eye(D.shape[-1], dtype=D.dtype, device=D.device)
+        return torch.cat([torch.cat([slope.H, slope.J.mT @ (D - eye)], -1), torch.cat([slope.J, D], -1)], -2)
+
+    def pull_inputs(self, state: Tensor, u: Tensor, *a: Tensor) -> tuple[Tensor, ...]:
+        """(∂F/∂a)ᵀ u."""
+        x, w, s = self._parts(state)
+        n = x.shape[-1]
+        found = self.recipe.program["pull_inputs"](self.whole(x, s - w), self.whole(u[:, :n], u[:, n:]), *a)
+        return found if isinstance(found, tuple) else (found,)
+
+    def values(self, x: Tensor, a: Inputs) -> tuple[Tensor, Tensor]:
+        """f (B,), h (B, m)."""
+        found = self.recipe.program["values"](x @ self.T.mT, *a)
+        f, *rest = found if isinstance(found, tuple) else (found,)
+        h = rest[0].expand(len(x), -1) if rest else x[:, :0]
+        h = h @ self.R.mT
+        matrices = self.recipe.cones.parts(-h)[3:]
+        for i in self.recipe.inside:
+            k = self.recipe.cones.orders[i]
+            M = (matrices[i] @ svec_matrix(k).to(h)).unflatten(-1, (k, k))
+            f = torch.where(torch.linalg.cholesky_ex(M)[1] == 0, f, torch.nan)
+        return f.expand(len(x)), h
+
+    def slope(self, x: Tensor, y: Tensor, a: Inputs) -> Slope:
+        """∇f, ∂h and the Hessian of f + yᵀh."""
+        f, H, *rest = self.recipe.program["derivatives"](self.whole(x, y), *a)
+        rows, (N, n) = len(x), self.T.shape
+        J = self.R @ rest[0].expand(rows, -1, N) @ self.T if rest else x.new_zeros(rows, 0, n)
+        return Slope(f.expand(rows, N) @ self.T, J, self.T.mT @ H.expand(rows, N, N) @ self.T)
+
+    def _parts(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        n = self.T.shape[1]
+        w = state[:, n:]
+        return state[:, :n], w, self.recipe.cones.project(w)
+
+    def _optional(self, name: str) -> Callable[..., Any] | None:
+        program = self.recipe.program
+        return next((program[found] for found in program if found == name), None)
+
+
+@dataclass(frozen=True)
+class _Solver(Solver):
+    """The interior point, then Newton steps on the optimality conditions as long as they help: exact to rounding."""
+
+    optimality: Optimality
+
+    def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
+        recipe, conditions = self.optimality.recipe, self.optimality
+        n = conditions.T.shape[1]
+
+        def at(rows: Tensor) -> Inputs:
+            return a if len(rows) == z0.shape[0] else problem.take(a, rows)
+
+        cones = ConvexProblem(
+            recipe.cones,
+            lambda x, rows: conditions.values(x, at(rows)),
+            lambda x, y, rows: conditions.slope(x, y, at(rows)),
+        )
+        x0 = self._defined(z0[:, :n], a)
+        found = recipe.solver.solve(cones, x0)
+        state = torch.cat([found.x, found.w], -1)
+        hopeless = (found.status == int(Outcome.INFEASIBLE)) | (found.status == int(Outcome.UNBOUNDED))
+        hopeless = hopeless | (found.status == int(Outcome.NOT_FINITE))
+        state, error = _finished(problem, state, a, ~hopeless, n)
+        good = ~hopeless & self._solved(problem.F(state, a), state)
+        status = torch.where(good, CONVERGED, found.status)
+        status = torch.where((status == CONVERGED) & ~good, int(Outcome.STALLED), status)
+        open_ = (status == int(Outcome.STALLED)) | (status == int(Outcome.MAX_ITERATIONS))
+        if bool(open_.any()):
+            lost = open_.nonzero().squeeze(-1)
+            status[lost] = reasons(cones, x0[lost], lost, status[lost], recipe.solver)
+        factor = kept(problem.J(state, a), n, status, bool(recipe.duals))
+        return Solved(state, status, found.iterations, error, found.iterations, factor)
+
+    def _solved(self, F: Tensor, state: Tensor) -> Tensor:
+        """Whether stationarity holds relative to the multipliers, and each constraint relative to point and slacks."""
+        n, most = self.optimality.T.shape[1], 10 * self.optimality.recipe.tol
+        x, w = state[:, :n], state[:, n:]
+        size, weight = 1 + norm(x), 1 + norm(w - self.optimality.recipe.cones.project(w))
+        size = size + norm(self.optimality.recipe.cones.project(w))
+        return (norm(F[:, :n]) <= most * weight) & (norm(F[:, n:]) <= most * size)
+
+    def _defined(self, x0: Tensor, a: Inputs) -> Tensor:
+        """A start where everything is finite: the first one, inner points of the sets, equal entries."""
+        T = self.optimality.T
+        inner = [z @ T for z in self.optimality.recipe.regions.others(x0 @ T.mT)]
+        tried = [x0, *inner, *(torch.full_like(x0, c) for c in CONSTANTS)]
+        found, open_ = x0, torch.ones(len(x0), dtype=torch.bool, device=x0.device)
+        for x in tried:
+            f, h = self.optimality.values(x, a)
+            there = f.isfinite() & h.isfinite().all(-1)
+            found = torch.where((open_ & there).unsqueeze(-1), x, found)
+            open_ = open_ & ~there
+            if not bool(open_.any()):
+                break
+        return found
+
+
+def _finished(problem: RootProblem, state: Tensor, a: Inputs, open_: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The best of some Newton steps, and its residual."""
+    F, first, trial = problem.F(state, a), state, state
+    error = norm(F)
+    open_ = open_ & (error > EXACT)
+    for _ in range(STEPS):
+        if not bool(open_.any()):
+            break
+        factor, _ = steady(problem.J(trial, a).nan_to_num(0.0, 0.0, 0.0), n)
+        trial = torch.where(open_.unsqueeze(-1), trial - factor.solve(F), trial)
+        F = problem.F(trial, a)
+        after = norm(F)
+        near = (trial - first).abs().amax(-1) <= NEAR * (1 + first.abs().amax(-1))
+        helps = open_ & near & (after < error)
+        state, error = torch.where(helps.unsqueeze(-1), trial, state), torch.where(helps, after, error)
+        open_ = open_ & (after > EXACT) & near & (helps | (error > ROUNDING))
+    return state, error
