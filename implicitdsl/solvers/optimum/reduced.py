@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .quadratic import Quadratic, times, times_transposed
+from .dual import Root
+from .quadratic import Quadratic, cholesky_times, times, times_transposed
 
 REGULAR = 1e-11
 """Relative regularisation of the multipliers' block, so that redundant constraints have a factor; refinement undoes it.
@@ -56,11 +57,11 @@ class Reduced(NamedTuple):
 
     def _once(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         if not g.shape[-1]:
-            return _cholesky_solve(self.H, f), g
+            return cholesky_times(self.H, f), g
         w = f + times_transposed(self.C, g) * self.rho
-        half = _lower_solve(self.H, w)
-        v = _cholesky_solve(self.S, times_transposed(self.Y, half) - g)
-        return _upper_solve(self.H, half - times(self.Y, v)), v
+        half = Root(self.H).lower(w)
+        v = cholesky_times(self.S, times_transposed(self.Y, half) - g)
+        return Root(self.H).upper(half - times(self.Y, v)), v
 
     def _gather(self, g: Tensor) -> Tensor:
         if self.members is None or self.valid is None:
@@ -71,23 +72,6 @@ class Reduced(NamedTuple):
         if self.members is None or self.valid is None:
             return v
         return v.new_zeros(v.shape[0], like.shape[-1]).scatter_(1, self.members, v * self.valid)
-
-
-def _lower_solve(L: Tensor, b: Tensor) -> Tensor:
-    if L.ndim == 2:
-        return torch.linalg.solve_triangular(L, b.mT, upper=False).mT
-    return torch.linalg.solve_triangular(L, b.unsqueeze(-1), upper=False).squeeze(-1)
-
-
-def _upper_solve(L: Tensor, b: Tensor) -> Tensor:
-    """L⁻ᵀ b."""
-    if L.ndim == 2:
-        return torch.linalg.solve_triangular(L.mT, b.mT, upper=True).mT
-    return torch.linalg.solve_triangular(L.mT, b.unsqueeze(-1), upper=True).squeeze(-1)
-
-
-def _cholesky_solve(L: Tensor, b: Tensor) -> Tensor:
-    return torch.cholesky_solve(b.mT, L).mT if L.ndim == 2 else torch.cholesky_solve(b.unsqueeze(-1), L).squeeze(-1)
 
 
 def reduce(problem: Quadratic, active: Tensor | None) -> Reduced:
@@ -111,9 +95,10 @@ def reduce(problem: Quadratic, active: Tensor | None) -> Reduced:
     Y = torch.linalg.solve_triangular(L, C.mT, upper=False)
     S = Y.mT @ Y
     top = S.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
+    top = torch.where(top > 0, top, 1.0)  # a sample may have no active rows
     S.diagonal(dim1=-2, dim2=-1).add_(REGULAR * top)
     if valid is not None:  # rows that only fill up
-        S.diagonal(dim1=-2, dim2=-1).add_((1 - valid) * top.clamp(min=torch.finfo(S.dtype).tiny))
+        S.diagonal(dim1=-2, dim2=-1).add_((1 - valid) * top)
     F, _ = torch.linalg.cholesky_ex(S)
     return Reduced(problem, L, Y, F, C, rho, index, valid, singular)
 
@@ -131,10 +116,11 @@ def gathered(C: Tensor, active: Tensor | None) -> tuple[Tensor, Tensor | None, T
 
 
 def _weight(P: Tensor | None, C: Tensor) -> Tensor:
-    """ρ, (1,) or (B, 1): makes both terms of H of one size; zero where there are no rows."""
+    """ρ, (1,) or (B, 1): makes both terms of H of one size; zero where there are no rows, or none but zeros."""
     if not C.shape[-2]:
         return C.new_zeros(1)
-    size = C.square().sum((-2, -1)).unsqueeze(-1).clamp(min=torch.finfo(C.dtype).tiny)
+    size = C.square().sum((-2, -1)).unsqueeze(-1)
+    inverse = torch.where(size > 0, 1 / size.clamp(min=torch.finfo(C.dtype).tiny), 0.0)
     if P is None:
-        return 1 / size
-    return P.diagonal(dim1=-2, dim2=-1).abs().sum(-1, keepdim=True).clamp(min=1e-12) / size
+        return inverse
+    return P.diagonal(dim1=-2, dim2=-1).abs().sum(-1, keepdim=True).clamp(min=1e-12) * inverse
