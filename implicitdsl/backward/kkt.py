@@ -4,21 +4,26 @@
 # (torch declares the methods of autograd.Function with *args)
 from __future__ import annotations
 
+import hashlib
+import pickle
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from ..solvers.carries import operator
 from ..solvers.factor import Factor, decompose
-from ..solvers.optimum.dual import Kept
+from ..solvers.optimum.dual import Kept, dual_of
 from ..solvers.optimum.polish import direct
 from ..solvers.optimum.quadratic import Optimum, Quadratic, times, times_transposed
 from ..solvers.optimum.reduced import Reduced, reduce
 from ..solvers.verdict import CONVERGED, Solved
 from .failure import Failures, report_unsolved
 from .linear_solve import linear_solve, reported
-from .rules import batch_of, merge, plain, split
+from .rules import batch_of, merge, plain, split, traced
 
 RANKS = (2, 1, 2, 1)
 LOST = 1e-6
@@ -38,6 +43,28 @@ class Spec:
     solver: Solver | None
     equalities: int
     failures: Failures = field(default_factory=Failures)
+    key: str = field(init=False, default="", compare=False)
+    """What compiled graphs call this by: a digest of all the rest, so that it is the same in every process."""
+
+    def __post_init__(self) -> None:
+        try:
+            content = pickle.dumps((self.solver, self.equalities, self.failures))
+        except (pickle.PicklingError, AttributeError, TypeError):  # a solver of somebody else's
+            content = uuid.uuid4().bytes
+        self.__setstate__({**self.__dict__, "key": hashlib.sha256(content).hexdigest()[:16]})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _SPECS[self.key] = self
+
+
+_SPECS: dict[str, Spec] = {}
+
+
+def _known(key: str) -> Spec:
+    if key not in _SPECS:
+        raise RuntimeError("this graph solves a program whose layer this process has not compiled from its spec")
+    return _SPECS[key]
 
 
 def quadratic_optimum(spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Optimum]:
@@ -48,6 +75,10 @@ def quadratic_optimum(spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Ten
     q̄ = −u, d̄ = v, P̄ = −u zᵀ, C̄ = −(y uᵀ + v zᵀ) (Amos & Kolter 2017, reduced as in Agrawal et al. 2019).
     A sample that was not solved gets no gradient and gives none; one whose minimiser is not unique counts as SINGULAR.
     """
+    if torch.compiler.is_compiling():
+        tensors = (q, C, d) if P is None else (P, q, C, d)
+        z, y, *rest = traced(_Compiled, spec, *tensors)
+        return z, y, Optimum(z.detach(), y.detach(), *rest[:5])
     if plain():
         found: list[Optimum] = []
         z, y = _Plain.apply(found, spec, P, q, C, d)
@@ -89,33 +120,52 @@ class _Plain(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gz: Tensor | None, gy: Tensor | None) -> tuple[Tensor | None, ...]:
-        z, y, active, status, P, q, C, d = ctx.saved_tensors
         if gz is None and gy is None:
             return (None,) * 6
+        z, y, *rest = ctx.saved_tensors
         gz = torch.zeros_like(z) if gz is None else gz
         gy = torch.zeros_like(y) if gy is None else gy
-        good = status == CONVERGED
-        if not bool(good.all()):
-            z, y, gz, gy = (torch.where(good.unsqueeze(-1), t, 0.0) for t in (z, y, gz, gy))
-            P = None if P is None else P.nan_to_num(0.0, 0.0, 0.0)
-            C = C.nan_to_num(0.0, 0.0, 0.0)
-        if torch.is_grad_enabled():
-            u, v = _linear(ctx.spec, P, C, active, gz, gy, good)
-        else:
-            problem = Quadratic(P, q, C, d, ctx.spec.equalities)
-            factor = ctx.factor or reduce(problem, None if ctx.spec.solver is None else active)
-            u, v = factor.solve(gz, gy)
-            if not isinstance(factor, Kept) and bool(factor.singular.any()):
-                missing = factor.missing(u, v, gz, gy) > LOST * (1e-300 + gz.norm(dim=-1) + gy.norm(dim=-1))
-                dead = reported(factor.singular.expand_as(good) & good & missing, ctx.spec.failures)
-                u, v = (torch.where(dead.unsqueeze(-1), 0.0, t) for t in (u, v))
-        if not bool(good.all()):
-            u, v = (torch.where(good.unsqueeze(-1), t, 0.0) for t in (u, v))
-        return None, None, *_cotangents(ctx.needs_input_grad[2:], (P, q, C, d), z, y, u, v, good, ctx.spec)
+        return None, None, *_pulled(ctx.spec, ctx.factor, ctx.needs_input_grad[2:], gz, gy, z, y, *rest)
+
+
+def _pulled(
+    spec: Spec,
+    factor: Reduced | Kept | None,
+    needed: Sequence[bool],
+    gz: Tensor,
+    gy: Tensor,
+    z: Tensor,
+    y: Tensor,
+    active: Tensor,
+    status: Tensor,
+    P: Tensor | None,
+    q: Tensor,
+    C: Tensor,
+    d: Tensor,
+) -> list[Tensor | None]:
+    """Cotangents of P, q, C and d."""
+    good = status == CONVERGED
+    if not bool(good.all()):
+        z, y, gz, gy = (torch.where(good.unsqueeze(-1), t, 0.0) for t in (z, y, gz, gy))
+        P = None if P is None else P.nan_to_num(0.0, 0.0, 0.0)
+        C = C.nan_to_num(0.0, 0.0, 0.0)
+    if torch.is_grad_enabled():
+        u, v = _linear(spec, P, C, active, gz, gy, good)
+    else:
+        problem = Quadratic(P, q, C, d, spec.equalities)
+        factor = factor or reduce(problem, None if spec.solver is None else active)
+        u, v = factor.solve(gz, gy)
+        if not isinstance(factor, Kept) and bool(factor.singular.any()):
+            missing = factor.missing(u, v, gz, gy) > LOST * (1e-300 + gz.norm(dim=-1) + gy.norm(dim=-1))
+            dead = reported(factor.singular.expand_as(good) & good & missing, spec.failures)
+            u, v = (torch.where(dead.unsqueeze(-1), 0.0, t) for t in (u, v))
+    if not bool(good.all()):
+        u, v = (torch.where(good.unsqueeze(-1), t, 0.0) for t in (u, v))
+    return _cotangents(needed, (P, q, C, d), z, y, u, v, good, spec)
 
 
 def _cotangents(
-    needed: tuple[bool, ...],
+    needed: Sequence[bool],
     inputs: tuple[Tensor | None, Tensor, Tensor, Tensor],
     z: Tensor,
     y: Tensor,
@@ -143,6 +193,79 @@ def _cotangents(
             if t is not None and t.ndim > rank:
                 found[i] = torch.where(good.view(-1, *(1,) * rank), t, torch.nan)
     return found
+
+
+# -- compiled graphs ---------------------------------------------------------------------------------------------------
+
+
+def _called_solve(key: str, tensors: list[Tensor]) -> list[Tensor]:
+    spec = _known(key)
+    found, factor = _solved(spec, Quadratic(*_whole(tensors), spec.equalities))
+    regular = torch.full_like(found.status[:1], isinstance(factor, Kept))
+    return [t.clone(memory_format=torch.contiguous_format) for t in (*found[:7], regular)]
+
+
+def _solve_like(key: str, tensors: list[Tensor]) -> list[Tensor]:
+    P, q, C, d = _whole(tensors)
+    rows, n, m = Quadratic(P, q, C, d, 0).rows, q.shape[-1], d.shape[-1]
+    active, residual = q.new_empty(rows, m, dtype=torch.bool), q.new_empty(rows)
+    status, iterations, weak = (q.new_empty(rows, dtype=torch.int64) for _ in range(3))
+    z, y, regular = q.new_empty(rows, n), q.new_empty(rows, m), q.new_empty(1, dtype=torch.int64)
+    return [z, y, active, status, iterations, residual, weak, regular]
+
+
+_solve = operator("quadratic_optimum(str key, Tensor[] tensors) -> Tensor[]", _called_solve, _solve_like)
+
+
+def _called_pull(key: str, tensors: list[Tensor], found: list[Tensor]) -> list[Tensor]:
+    spec, (*found, regular) = _known(key), found
+    P, q, C, d = _whole(tensors)
+    gz, gy, z, y, active, status = found
+    kept = _kept(spec, Quadratic(P, q, C, d, spec.equalities), active) if bool(regular) else None
+    cotangents = _pulled(spec, kept, (True,) * 4, gz, gy, z, y, active, status, P, q, C, d)
+    return [g.contiguous() for g in cotangents if g is not None]
+
+
+def _kept(spec: Spec, problem: Quadratic, active: Tensor) -> Kept | None:
+    """The factors that `pivoting.Dense` or `polish.direct` had at hand."""
+    dual = dual_of(problem)
+    rows = None if spec.solver is None else active[:, spec.equalities :]
+    return None if dual is None else Kept(dual, rows, None, torch.zeros_like(active[:, 0]))
+
+
+def _pull_like(key: str, tensors: list[Tensor], found: list[Tensor]) -> list[Tensor]:
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in tensors]
+
+
+_pull = operator(
+    "pull_quadratic_optimum(str key, Tensor[] tensors, Tensor[] found) -> Tensor[]", _called_pull, _pull_like
+)
+
+
+def _whole(tensors: list[Tensor]) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+    """P (None where there are three), q, C, d."""
+    q, C, d = tensors[-3:]
+    return tensors[0] if len(tensors) == 4 else None, q, C, d
+
+
+class _Compiled(torch.autograd.Function):
+    """The solve and its adjoint as operators, which run what runs eagerly; the latter factors anew."""
+
+    @staticmethod
+    def forward(spec: Spec, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_solve(spec.key, list(tensors)))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        spec, *tensors = inputs
+        ctx.spec, ctx.count = spec, len(tensors)
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.save_for_backward(*tensors, *output[:4], output[7])
+
+    @staticmethod
+    def backward(ctx: Any, gz: Tensor, gy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        tensors, found = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        return None, *_pull(ctx.spec.key, list(tensors), [gz, gy, *found])
 
 
 # -- all orders, all modes ---------------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ def screened(values: Mapping[str, Tensor], inputs: Sequence[Ranked]) -> tuple[Ma
     if not plain():  # a transform maps or differentiates: nothing can be asked of the numbers
         return values, None
     batched = [(name, values[name]) for name, rank in inputs if values[name].ndim > rank]
+    if torch.compiler.is_compiling():
+        return _screened(values, batched)
     lost: Tensor | None = None
     for _, t in batched:
         if not math.isfinite(t.detach().sum().item()):  # one pass; a sum may overflow, so then look closely
@@ -35,6 +37,21 @@ def screened(values: Mapping[str, Tensor], inputs: Sequence[Ranked]) -> tuple[Ma
     made = dict(values)
     for name, t in batched:
         made[name] = torch.where(lost.view(-1, *(1,) * (t.ndim - 1)), t[sound].detach(), t)
+    return made, lost
+
+
+def _screened(
+    values: Mapping[str, Tensor], batched: Sequence[tuple[str, Tensor]]
+) -> tuple[Mapping[str, Tensor], Tensor | None]:
+    """The same in a compiled graph, which asks nothing of the numbers."""
+    if not batched:
+        return values, None
+    finite = [t.detach().isfinite().reshape(len(t), -1).all(-1) for _, t in batched]
+    lost = ~torch.stack(finite).all(0)
+    sound = (~lost).int().argmax().reshape(1)
+    made = dict(values)
+    for name, t in batched:
+        made[name] = torch.where(lost.view(-1, *(1,) * (t.ndim - 1)), t.detach().index_select(0, sound), t)
     return made, lost
 
 

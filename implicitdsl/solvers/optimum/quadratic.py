@@ -160,10 +160,12 @@ def cholesky_times(L: Tensor, b: Tensor) -> Tensor:
 
 def peak(*terms: Tensor) -> Tensor:
     """The largest magnitude of the terms of each row, (B,)."""
-    found = [t.abs().amax(-1) for t in terms if t.shape[-1]]
-    result = found[0]
+    found = [t for t in terms if t.shape[-1]]
+    if len(found) > 1 and len({t.shape for t in found}) == 1:
+        return torch.stack(found).abs().amax((0, -1))  # five operators, or three for each
+    result = found[0].abs().amax(-1)
     for other in found[1:]:
-        result = torch.maximum(result, other)
+        result = torch.maximum(result, other.abs().amax(-1))
     return result
 
 
