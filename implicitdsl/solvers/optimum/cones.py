@@ -49,7 +49,7 @@ class Cones:
         return v[:, self.padded[1]]
 
     def project(self, w: Tensor) -> Tensor:
-        """Π(w), (B, size). Differentiable once in the matrices, with the derivative `slope`, else twice."""
+        """Π(w), (B, size), with the derivative `slope`."""
         zero, nonneg, second, *matrices = self.parts(w)
         found = [torch.zeros_like(zero), nonneg.clamp(min=0)]
         if self.second:
@@ -156,7 +156,7 @@ class _Projection(torch.autograd.Function):
 
 
 class _Slope(torch.autograd.Function):
-    """Has no derivative: it jumps where an eigenvalue changes its sign, and asking for one is an error."""
+    """Its derivative, (…, d, d); differentiable where no eigenvalue is zero."""
 
     generate_vmap_rule = True
 
@@ -177,18 +177,66 @@ class _Slope(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-        pass
+        ctx.order = inputs[1]
+        ctx.save_for_backward(inputs[0])
+        ctx.save_for_forward(inputs[0])
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> None:
-        raise RuntimeError(SECOND)
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        (w,) = ctx.saved_tensors
+        _, pull = torch.func.vjp(lambda w: _slope(w, ctx.order), w)
+        return pull(g)[0], None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> None:
-        raise RuntimeError(SECOND)
+    def jvp(ctx: Any, t: Tensor, _: None) -> Tensor:
+        (w,) = ctx.saved_tensors
+        return torch.func.jvp(lambda w: _slope(w, ctx.order), (w,), (t,))[1]
 
 
-SECOND = "second derivatives of semidefinite programs are not available; first derivatives are, in every mode"
+def _slope(w: Tensor, k: int) -> Tensor:
+    """The same, of twice the cost, by what can be differentiated again: with |W| = 2 Π(W) − W the derivative of |W| in
+    the direction E is the X with |W| X + X |W| = W E + E W, as |W|² = W²."""
+    R = svec_matrix(k).to(w)
+    basis = R.unflatten(-1, (k, k))
+
+    def matrix(v: Tensor) -> Tensor:
+        return (v @ R).unflatten(-1, (k, k))
+
+    W = matrix(w).unsqueeze(-3)
+    X = _Lyapunov.apply(matrix(2 * _Projection.apply(w, k) - w), W @ basis + basis @ W)
+    return 0.5 * (basis + X).flatten(-2) @ R.mT
+
+
+class _Lyapunov(torch.autograd.Function):
+    """X with A X + X A = M, for A (…, k, k) symmetric and definite and M (…, d, k, k). O(d k³)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(A: Tensor, M: Tensor) -> Tensor:
+        values, V = torch.linalg.eigh(A)
+        total = values.unsqueeze(-1) + values.unsqueeze(-2)
+        flat = total <= 1e-14 * values.amax(-1)[..., None, None]
+        weight = torch.where(flat, 0.0, 1 / torch.where(flat, 1.0, total)).unsqueeze(-3)
+        V = V.unsqueeze(-3)
+        return V @ (weight * (V.mT @ M @ V)) @ V.mT
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+        ctx.save_for_forward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        A, X = ctx.saved_tensors
+        u = _Lyapunov.apply(A, g)
+        return -(u @ X.mT + X.mT @ u).sum(-3), u
+
+    @staticmethod
+    def jvp(ctx: Any, a: Tensor, m: Tensor) -> Tensor:
+        A, X = ctx.saved_tensors
+        a = a.unsqueeze(-3)
+        return _Lyapunov.apply(A, m - a @ X - X @ a)
 
 
 def _block_diagonal(blocks: list[Tensor]) -> Tensor:
