@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..ground.errors import ConvergenceError, ConvergenceWarning
 from ..ground.outcomes import Outcome
-from ..solvers.carries import operator
+from ..solvers.carries import operator, where_any
 from ..solvers.verdict import CONVERGED, SINGULAR, Solved
 
 POLICIES = ("warn", "raise", "nan")
@@ -65,7 +65,9 @@ def describe(status: Tensor, residual: Tensor, where: str) -> str:
 def report_unsolved(solved: Solved, failures: Failures) -> Solved:
     """Apply the policy to a forward solve; under `nan` the failed rows of z are NaN. One host sync."""
     if torch.compiler.is_compiling():
-        z = _report_unsolved(solved.z, solved.status, solved.residual, *failures.named())
+        named = failures.named()
+        every = solved.z, solved.status, solved.residual
+        z = where_any(~solved.converged, lambda z, s, r: _report_unsolved(z, s, r, *named), *every)
         return solved._replace(z=z)
     if solved.all_converged():
         return solved
@@ -86,7 +88,10 @@ def report_singular(
     `witness`: a tensor without which it is too early to speak (a cotangent), so that a compiler keeps the order.
     """
     if torch.compiler.is_compiling():
-        return _report_singular(singular, singular if witness is None else witness, what, *failures.named())
+        named = failures.named()
+        if witness is None:
+            return where_any(singular, lambda s: _report_singular(s, s, what, *named), singular)
+        return where_any(singular, lambda s, w: _report_singular(s, w, what, *named), singular, witness)
     if bool(singular.any()):
         place = f"{failures.where}: " if failures.where else ""
         first = int(singular.flatten().int().argmax())

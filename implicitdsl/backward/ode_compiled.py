@@ -135,13 +135,12 @@ def _back(
 ) -> tuple[Tensor, ...]:
     """`carried` (cotangents of the state, t0, the span, ts, and the inputs) before the steps of one method."""
     K, dtype = g.shape[1], g.dtype
-    token = torch.empty(0, device=g.device)
     # the C++ wrapper frees views that a loop reads at every turn: copies (torch 2.13)
     read = (places.t0.unsqueeze(1), places.span.unsqueeze(1), places.at, g)
-    t0, span, at, g = fresh_all(list(read), token)
+    t0, span, at, g = fresh_all(list(read))
     kinks = kinks_of(problem, a, places.t0, places.span)
     if kinks is not None:
-        kinks = Kinks(*fresh_all(list(kinks), token))
+        kinks = Kinks(*fresh_all(list(kinks)))
     pull = _pull_explicit if isinstance(method, Explicit) else _pull_step
 
     def going(k: Tensor, *_: Tensor) -> Tensor:
@@ -194,7 +193,7 @@ def _back(
         return tuple(x.clone() for x in (k, lam, begin_bar, span_bar, times_bar, *sums))
 
     carries = (track.used, *carried)
-    return while_loop(going, body, tuple(fresh_all(list(carries), token)))[1:]
+    return while_loop(going, body, tuple(fresh_all(list(carries))))[1:]
 
 
 class Pulled(NamedTuple):

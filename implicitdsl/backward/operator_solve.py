@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..solvers.loop import Solver
-from ..solvers.problem import Inputs, RootProblem, directional
+from ..solvers.problem import Inputs, Linear, RootProblem, directional
 from ..solvers.verdict import Solved, norm
 from .failure import Failures, report_singular
 from .rules import merge, outer_levels, plain, primal, split
@@ -60,7 +60,11 @@ def transposed_system(problem: RootProblem) -> RootProblem:
         def advance(u: Tensor, *_: Tensor) -> Tensor:
             return step()(u, g)
 
-        return RootProblem(residual, advance, pushforward=lambda u, *_: pull(), affine=True)
+        def stepped() -> Linear:
+            shifted = step()
+            return lambda u: shifted(u, g)
+
+        return RootProblem(residual, advance, pushforward=lambda u, *_: pull(), affine=True, stepped=stepped)
 
     sides = problem.sylvester
 

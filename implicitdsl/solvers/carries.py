@@ -1,4 +1,4 @@
-"""Carries of a compiled `while_loop`, and how Python is called from a compiled graph at little cost."""
+"""What compiled graphs need of us: carries of a `while_loop`, Python at little cost, branches for failures alone."""
 
 from __future__ import annotations
 
@@ -64,23 +64,30 @@ class _Underivable(torch.autograd.Function):
         raise RuntimeError(f"{ctx.name} has no autograd formula: differentiate the layer, not its exported program")
 
 
-def _copies(tensors: list[Tensor], token: Tensor) -> list[Tensor]:
-    return [x.clone(memory_format=torch.contiguous_format) for x in tensors]
-
-
-def _like(tensors: list[Tensor], token: Tensor) -> list[Tensor]:
-    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors]
-
-
-_fresh_all = operator("fresh_all(Tensor[] tensors, Tensor token) -> Tensor[]", _copies, _like)
-
-
-def fresh_all(tensors: list[Tensor], token: Tensor) -> list[Tensor]:
+def fresh_all(tensors: list[Tensor]) -> list[Tensor]:
     """Copies of the tensors for the carries of a `while_loop`, which no compiler pass elides or shares with another.
 
     Inductor (torch 2.13) lets the body of a `while_loop` write into its first carries. It also drops a `clone` whose
     source is read elsewhere, and merges equal pure calls, so two loops that start from the same zeros would share
-    them: silently wrong numbers. `token`, an empty tensor of this loop alone (`torch.empty` is never merged), keeps
-    copies apart.
+    them: silently wrong numbers. But `torch.empty` is never merged, so x where e < e does not hold, for an entry e of
+    an empty tensor of this call, is a tensor of its own to every pass, for the price of the copy.
     """
-    return _fresh_all(tensors, token)
+    token = torch.empty(len(tensors), device=tensors[0].device)
+    nowhere = (token < token).unbind()
+    return [torch.where(never, x.new_zeros(()), x.contiguous()) for never, x in zip(nowhere, tensors, strict=True)]
+
+
+def where_any(rows: Tensor, call: Callable[..., Tensor], first: Tensor, *others: Tensor) -> Tensor:
+    """`call(first, *others)`, which is like `first`, where any of `rows` holds; else `first`. A branch of the compiled
+    graph, so that what is for failures alone (an `operator` costs some 50 µs) costs nothing where there are none.
+    """
+    if torch.compiler.is_exporting():
+        return call(first, *others)
+
+    def called(first: Tensor, *others: Tensor) -> Tensor:
+        return call(first, *others)
+
+    def passed(first: Tensor, *others: Tensor) -> Tensor:
+        return first.clone(memory_format=torch.contiguous_format)
+
+    return torch.cond(rows.any(), called, passed, (first, *others))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .eager import LARGE, SMALL, extent
 from .factor import Factor, factorise
 from .loop import Solver
 from .problem import Inputs, RootProblem
@@ -45,23 +46,28 @@ def solve_affine(
 ) -> Solved:
     """z = z0 - J⁻¹ F(z0), refined once where needed, with its verdicts: see `Direct`. `n`: the length of its sums."""
     f0 = problem.F(z0, a)
-    singular = factor.is_singular()
     usable = factor
     eager = not torch.compiler.is_compiling()
-    regular = eager and not bool(singular.any())
+    regular = eager and factor.regular()
     if not regular:
         size = torch.linalg.vector_norm(f0) if factor.shared else norm(f0)
         usable = factor.perturbed(torch.where(size > 0, size, 1.0))
     z = z0 - usable.solve(f0)
     f = problem.F(z, a)
     if regular:
-        error = norm(f)
-        if bool((error <= EXACT * torch.finfo(z.dtype).eps * torch.maximum(norm(z), norm(f0))).all()):
+        # float32 sums of squares serve where none of them vanishes beside EXACT·eps, or overflows
+        measure = torch.linalg.vector_norm
+        size = torch.maximum(measure(z, dim=-1), measure(f0, dim=-1))
+        least, largest = extent(size)
+        error = measure(f, dim=-1)
+        if not (least > SMALL and largest < LARGE):
+            size, error = torch.maximum(norm(z), norm(f0)), norm(f)
+        if bool((error <= EXACT * torch.finfo(z.dtype).eps * size).all()):
             status, once = (torch.full_like(error, k, dtype=torch.int64) for k in (CONVERGED, 1))
             return Solved(z, status, once, error, 2 * once, factor, whole=status)
     z = z - usable.solve(f)
     error = norm(problem.F(z, a))
-    singular = singular.expand_as(error)
+    singular = factor.is_singular().expand_as(error)
     # along a lost direction z may be of any length, which must not make a residual relatively small
     scale = torch.maximum(norm(z0), norm(f0))
     done = error <= 10 * n * tolerance(tol, z.dtype) * torch.where(singular, scale, torch.maximum(scale, norm(z)))

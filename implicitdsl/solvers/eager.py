@@ -39,10 +39,11 @@ def run_eagerly(
     view: View,
     rule: Rule,
     scale: Tensor,
-    reach: Tensor,
+    least: float,
+    reach: float,
 ) -> Solved:
-    """Iterate from `state` until every row has a verdict; `problem` is `whole` at a, `view` that of `state`,
-    `reach` about max(‖z‖, scale). See `loop.run`.
+    """Iterate from `state` until every row has a verdict; `problem` is `whole` at a, `view` that of `state` with its
+    smallest error `least`, `reach` about the largest of max(‖z‖, scale). See `loop.run`.
 
     Where enough rows of a batch have left that it pays, the others are gathered and go on alone. One host sync a test.
     """
@@ -57,21 +58,20 @@ def run_eagerly(
     since = [first]  # errors since the last look at progress
     k, before, due = 0, 0, rule.window
     size = scale
-    ceiling, measured = ROOM * rule.tol * float(reach.amax()), 8
-    least, _ = _range(first)
+    ceiling, measured = ROOM * rule.tol * reach, 8
     while True:
         error = view.error
         if gone is not None:
             error = error.masked_fill(gone, torch.inf)
-            least, _ = _range(error)
+            least, _ = extent(error)
         if k:
             since.append(error)
         last = k >= rule.max_iter
         look = last or k >= due or math.isnan(least) or view.outcome is not None
         if look or not least > ceiling or k >= 2 * measured:
             measured = max(measured, k)
-            size = torch.maximum(norm(view.z), scale)
-            ceiling = 2 * rule.tol * float(size.amax())
+            size, largest = sized(view.z, scale)
+            ceiling = 2 * rule.tol * largest
         if look or not least > ceiling:
             bound = rule.tol * size
             # where iterates run off to infinity ‖z‖ makes any residual relatively small, so it must have fallen as well
@@ -116,21 +116,39 @@ def run_eagerly(
                     gone, left = None, 0
         count = min(rule.every if rule.every == 1 else max(rule.every, k // RHYTHM), rule.max_iter - k)
         state = method.advance(problem, a, state, count)
-        quick = method.glance(state)
-        view = method.view(state) if quick is None else quick
-        least, most = _range(view.error)
-        if quick is not None and not (least > SMALL and most < LARGE):
-            view = method.view(state)
-            least, _ = _range(view.error)
+        view, least, _ = seen(method, state)
         k, before = k + count, k
     assert ledger.out is not None
     return bundle(ledger.out)
 
 
-def _range(error: Tensor) -> tuple[float, float]:
-    """The smallest and the largest; NaN if any is. One sync; a few numbers are looked through faster here than by an
-    operator."""
-    values = error.tolist() if error.shape[0] <= FEW else torch.stack(torch.aminmax(error)).tolist()
+def seen(method: Iteration, state: Any) -> tuple[View, float, float]:
+    """What a test sees of a state, with the smallest and the largest error; at less cost where `glance` is right."""
+    quick = method.glance(state)
+    if quick is not None:
+        least, most = extent(quick.error)
+        if least > SMALL and most < LARGE:
+            return quick, least, most
+    view = method.view(state)
+    return view, *extent(view.error)
+
+
+def sized(z: Tensor, scale: Tensor) -> tuple[Tensor, float]:
+    """max(‖z‖, scale) of each row, and the largest of them. One sync."""
+    size = torch.maximum(torch.linalg.vector_norm(z, dim=-1), scale)
+    least, most = extent(size)
+    if z.dtype is torch.float64 or (least > SMALL and most < LARGE):
+        return size, most
+    size = torch.maximum(norm(z), scale)
+    return size, extent(size)[1]
+
+
+def extent(error: Tensor) -> tuple[float, float]:
+    """The smallest and the largest; NaN if any is, zeros of none. One sync; a few numbers are looked through faster
+    here than by an operator."""
+    if error.shape[0] > FEW:
+        error = torch.stack(torch.aminmax(error))
+    values = error.tolist() or (0.0,)
     return (math.nan, math.nan) if math.isnan(sum(values)) else (min(values), max(values))
 
 

@@ -45,6 +45,13 @@ class Factor(NamedTuple):
         least = size.shape[-1] * torch.finfo(size.dtype).eps * size.amax(-1)
         return ~(size.amin(-1) > least)
 
+    def regular(self) -> bool:
+        """Whether no matrix is singular. One host sync; a shared matrix takes fewer operators than `is_singular`."""
+        if self.pivots is None or not self.shared:
+            return not bool(self.is_singular().any())
+        least, largest = (float(x) for x in torch.aminmax(self.diagonal.abs()))
+        return least > self.lu.shape[-1] * torch.finfo(self.lu.dtype).eps * largest
+
     def perturbed(self, magnitude: Tensor) -> Factor:
         """The factor with lost pivots replaced by ±√eps·max(largest pivot, magnitude), so that solves stay finite.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
 from .carries import fresh_all
-from .eager import run_eagerly
+from .eager import run_eagerly, seen, sized
 from .problem import Inputs, RootProblem
 from .verdict import (
     MAX_ITERATIONS,
@@ -88,18 +88,16 @@ def run(method: Iteration, problem: RootProblem, z0: Tensor, a: Inputs) -> Solve
         rule = rule._replace(tol=problem.precision)
     whole, problem = problem, problem.at(a)
     state = method.init(problem, z0, a)
-    view = method.view(state)
-    first = view.error
     if torch.compiler.is_compiling():
-        scale = _scale(problem, z0, a, first, rule.tol)
-        solved = _run_compiled(method, whole, a, state, rule, first, scale)
+        first = method.view(state).error
+        solved = _run_compiled(method, whole, a, state, rule, first, _scale(problem, z0, a, first, rule.tol))
     else:
-        if method.measures_start and not bool(z0.any()):
-            scale = reach = first  # ‖z‖ is no larger after one step from 0
-        else:
-            scale = _scale(problem, z0, a, first, rule.tol)
-            reach = torch.maximum(norm(view.z), scale)
-        solved = run_eagerly(method, whole, a, problem, state, view, rule, scale, reach)
+        view, least, reach = seen(method, state)
+        scale = view.error  # where it is ‖F(0)‖; ‖z‖ is no larger after one step from 0
+        if not method.measures_start or bool(z0.any()):
+            scale = _scale(problem, z0, a, view.error, rule.tol)
+            reach = sized(view.z, scale)[1]
+        solved = run_eagerly(method, whole, a, problem, state, view, rule, scale, least, reach)
     return solved._replace(z=problem.clip(solved.z))
 
 
@@ -151,8 +149,7 @@ def _run_compiled(
     k = torch.zeros((), dtype=torch.int64, device=first.device)
     status, kept, best = judged(state, first, torch.full_like(first, torch.inf), k)
     size = len(kept)
-    token = torch.empty(0, device=first.device)
-    carries = fresh_all([k, status, best, first, *kept, *state], token)
+    carries = fresh_all([k, status, best, first, *kept, *state])
     _, status, _, _, *rest = while_loop(unfinished, body, tuple(carries))
     kept = list(rest[:size])
     kept[1] = torch.where(status == RUNNING, MAX_ITERATIONS, status)

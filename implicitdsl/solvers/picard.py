@@ -49,10 +49,10 @@ class Picard(Iteration):
 
     def advance(self, problem: RootProblem, a: Inputs, state: PicardState, count: int) -> PicardState:
         z, previous = state
-        step = problem.step
-        if step is not None and self.damping == 1.0:
+        if problem.stepped is not None and self.damping == 1.0:
+            step = problem.stepped()
             for _ in range(count):
-                z, previous = step(z, *a), z
+                z, previous = step(z), z
         else:
             for _ in range(count):
                 z, previous = self._advance(problem, z, a), z

@@ -35,6 +35,7 @@ class RootProblem:
     linearised   (z, *a) -> three functions: what `pullback` returns, `vjp_inputs` of -u, what `adjoint` returns (None
                  without a step), with all that they share computed once
     stepper      (*a) -> (z -> G(z, *a)), with all that does not depend on z computed once
+    stepped      () -> (z -> G(z)) of a problem that `at` made for its inputs: G once more, without asking for them
     ranks        core rank of each a_i: it has that many dimensions (shared by the batch) or a leading B before them
     hoist        (*a) -> this problem with everything that depends on a alone computed; called once a solve and again
                  after finished rows have left, its callables still receive (z, *a)
@@ -71,12 +72,13 @@ class RootProblem:
     sylvester: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None
     linearised: Callable[..., tuple[Linear, Callable[[Tensor], Sequence[Tensor | None]], Shifted | None]] | None = None
     stepper: Callable[..., Linear] | None = None
+    stepped: Callable[[], Linear] | None = None
 
     def at(self, a: Inputs) -> RootProblem:
         """The problem to iterate on for these inputs, loop invariants hoisted."""
         if self.stepper is not None:
             step = self.stepper(*a)
-            return self._with(step=lambda z, *_: step(z), stepper=None)
+            return self._with(step=lambda z, *_: step(z), stepped=lambda: step, stepper=None)
         return self if self.hoist is None else self.hoist(*a)
 
     def _with(self, **fields: Any) -> RootProblem:

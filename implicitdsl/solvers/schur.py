@@ -52,6 +52,10 @@ class SchurFactor(NamedTuple):
         """Per operator: some eigenvalue is below n·m·eps of the largest, or not finite."""
         return _is_singular_op(*self) if torch.compiler.is_compiling() else _is_singular(self)
 
+    def regular(self) -> bool:
+        """Whether no equation is singular. One host sync."""
+        return not bool(self.is_singular().any())
+
     def perturbed(self, magnitude: Tensor) -> SchurFactor:
         """Singular operators shifted by √eps·max(their size, `magnitude`), so that solves stay finite."""
         size = self.weights.abs().sum(-1)

@@ -121,14 +121,13 @@ def _leg(
     rtol, atol = control.tolerances(y0.dtype)
     adapts = method.control > 0 and control.dt is None and control.steps is None
     dtype, device = y0.dtype, y0.device
-    token = torch.empty(0, device=device)
     # the C++ wrapper frees views that a loop reads at every turn: copies (torch 2.13)
     held = (places.t0.unsqueeze(1), places.span.unsqueeze(1), places.at)
-    t0, span, at = fresh_all(list(held), token)
+    t0, span, at = fresh_all(list(held))
     t = (t0 + s * span)[:, 0].to(dtype)
     kinks = kinks_of(problem, a, places.t0, places.span)
     if kinks is not None:
-        kinks = Kinks(*fresh_all(list(kinks), token))
+        kinks = Kinks(*fresh_all(list(kinks)))
     whole = problem
     problem = within(whole, None if kinks is None else kinks.sides(s, span, dtype))
     first = method.first(problem, t, y0, a)
@@ -265,7 +264,7 @@ def _leg(
         return tuple(x.clone() if any(x is c for c in kept) else x.contiguous() for x in result)
 
     carries = (tape.used, s, h, y0, first, zero, zero, most, status, torch.zeros_like(status), zero, unknown, out, zero)
-    found = while_loop(going, body, tuple(fresh_all(list(carries), token)))
+    found = while_loop(going, body, tuple(fresh_all(list(carries))))
     k, s, _, y, first, _, _, most, status, steps, _, _, out, caught = found
     leg = Leg(y, s, status, steps, most, out, tape._replace(used=k))
     if events is None:
