@@ -158,6 +158,7 @@ class Declarer:
                             self.scope.names[item.name.text] = declare_layer(self.context, item, self.models)
                 case ast.Where():
                     for item in section.items:
+                        self.arguments_differ(item)
                         if self.fresh(item.name):
                             kind = "definition" if item.params is None else "macro"
                             self.scope.names[item.name.text] = Entity(
@@ -173,6 +174,14 @@ class Declarer:
                     pass
         for name, span in filling.fns.items():
             self.scope.names[name] = Entity("fn", name, span, filled=True)
+
+    def arguments_differ(self, item: ast.Definition) -> None:
+        """IMP102 for two arguments of one name, `where H(a, a) = …`."""
+        first: set[str] = set()
+        for ident in item.params or ():
+            if ident.text in first:
+                self.report.add("IMP102", f"argument `{ident.text}` is declared twice", ident.span)
+            first.add(ident.text)
 
     def fresh(self, ident: ast.Ident, attribute: bool = False) -> bool:
         """Whether a name may be declared; IMP102 and IMP106 otherwise."""

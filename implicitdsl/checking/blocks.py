@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from implicitdsl.ground.records import dataclass
 from implicitdsl.ir.model import Block, Domain, Equation, Symbol, Wishes
-from implicitdsl.ir.nodes import Expr, Role, sym
+from implicitdsl.ir.nodes import Expr, Role, sym, symbols
 from implicitdsl.syntax import ast
 
 from .calls import Calls
 from .dynamics import check_dynamics
 from .relations import elaborate_relation
 from .scope import Entity
-from .structure import check_square
+from .structure import check_square, unknowns_of
 from .trees import descend
 
 
@@ -72,7 +74,7 @@ def elaborate_find(calls: Calls, find: ast.Find) -> Pending | None:
     unknowns = [
         s for u in find.unknowns if (e := calls.scope.find(u.name.text)) is not None and (s := symbol_of(e)) is not None
     ]
-    complete = len(unknowns) == len(find.unknowns)
+    complete = len({s.name for s in unknowns}) == len(find.unknowns)  # one declared twice is IMP102
     inner = Calls(context, calls.scope.inner(), {})
     domains: list[Domain] = []
     for d in find.domains:
@@ -172,6 +174,17 @@ def read_domain(calls: Calls, domain: ast.Domain) -> Domain | None:
     return None
 
 
+def misses_a_name(calls: Calls, pending: Pending, definitions: Mapping[Expr, Expr]) -> bool:
+    """Whether a relation without an unknown has a name that nothing declares (IMP101), which may be meant for one."""
+    undeclared = {e.node for e in calls.context.undeclared.values()}
+    names = {u.name for u in pending.unknowns}
+    return any(
+        not (unknowns_of(e.lhs, definitions) | unknowns_of(e.rhs, definitions)) & names
+        and undeclared & {*symbols(e.lhs), *symbols(e.rhs)}
+        for e in pending.equations
+    )
+
+
 def check_find(calls: Calls, pending: Pending, overdetermined: bool) -> None:
     """The structure of a block whose relations are all understood."""
     if not pending.complete:
@@ -179,6 +192,8 @@ def check_find(calls: Calls, pending: Pending, overdetermined: bool) -> None:
     if not pending.complete or calls.context.broken or not isinstance(pending.section, ast.Find):
         return
     definitions = dict(calls.context.definition_order)
+    if misses_a_name(calls, pending, definitions):
+        return
     if pending.sentence == "root":
         equations = [e for e in pending.equations if e.op == "="]
         texts = [t for e, t in zip(pending.equations, pending.texts, strict=True) if e.op == "="]

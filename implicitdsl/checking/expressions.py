@@ -16,6 +16,7 @@ from .parts import function_times, indexed, literal_of, norm
 from .report import apart, safe, unsafe
 from .scope import Entity, Typed
 from .sets import literal
+from .trees import unwrap
 
 
 class Elaborator(Wording):
@@ -331,7 +332,16 @@ class Elaborator(Wording):
         return None
 
     def power(self, expr: ast.Binary) -> Typed | None:
-        base, exponent = self.elaborate(expr.left), self.elaborate(expr.right)
+        base = self.elaborate(expr.left)
+        sign = unwrap(expr.right)
+        if base is not None and base.rank == 2 and isinstance(sign, ast.Negate):
+            turned = unwrap(sign.operand)
+            if isinstance(turned, ast.Name) and turned.text == "T" and self.scope.find("T") is None:
+                text = self.text(expr.left)
+                fix = unsafe(f"write `({text}^-1)^T`", (expr.span, f"({text}^-1)^T"))
+                self.report.add("IMP206", f"`{self.text(expr)}` is no power", expr.span, fixes=(fix,))
+                return None
+        exponent = self.elaborate(expr.right)
         if base is None or exponent is None:
             return None
         if base.rank == 2:

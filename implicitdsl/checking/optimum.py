@@ -9,7 +9,7 @@ from implicitdsl.ir.model import Equation, Symbol
 from implicitdsl.ir.nodes import Expr, Role, symbols, walk
 from implicitdsl.syntax import ast
 
-from .blocks import Pending, symbol_of
+from .blocks import Pending, misses_a_name, symbol_of
 from .calls import Calls
 from .constants import inline, number_of
 from .relations import elaborate_relation
@@ -64,6 +64,8 @@ def check_argmin(calls: Calls, pending: Pending, nonconvex: bool) -> None:
     if not pending.complete or not isinstance(section, ast.Argmin) or pending.objective is None:
         return
     definitions = dict(calls.context.definition_order)
+    if misses_a_name(calls, pending, definitions):
+        return
     names = {u.name for u in pending.unknowns}
     objective = inline(pending.objective, definitions)
     if not any(s.role is Role.UNKNOWN and s.name in names for s in symbols(objective)):

@@ -27,10 +27,11 @@ def indexed(e: Elaborator, expr: ast.Index) -> Typed | None:
     if base is None:
         return None
     if len(expr.items) > base.rank:
+        many = f"{len(expr.items)} {'index' if len(expr.items) == 1 else 'indices'}"
         e.report.add(
             "IMP205",
-            f"{len(expr.items)} indices for `{e.text(expr.operand)}`, which has {base.rank} "
-            f"{'dimension' if base.rank == 1 else 'dimensions'}: shape {e.show(base.shape)}",
+            f"{many} for `{e.text(expr.operand)}`, which has "
+            f"{base.rank} {'dimension' if base.rank == 1 else 'dimensions'}: shape {e.show(base.shape)}",
             expr.span,
         )
         return None

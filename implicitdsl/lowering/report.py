@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 from collections import namedtuple
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Protocol
@@ -181,6 +181,10 @@ class Solution:
     value: Any
     report: Report
     unknowns: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def __iter__(self) -> Iterator[Any]:
+        """`value, report = layer.solve(x)`."""
+        return iter((self.value, self.report))
 
     def jacobian_norm(self, samples: int | None = 1, generator: torch.Generator | None = None) -> Tensor:
         """‖∂f/∂z‖_F² of each sample at the solution of z = f(z), in the batch shape of the call; differentiable.

@@ -14,11 +14,16 @@ import implicitdsl as imp
         ("find z such that z = tanh(W z + x", "IMP003"),
         ("find z such that z = |x", "IMP003"),
         ("find z such that", "IMP001"),
+        ("layer A(n):\n  given x in R^n\n  find z in R^n such that z = 0.1 z + x, w = 2\n", "IMP101"),
+        ("layer A(n):\n  given x in R^n\n  argmin_{z in R^n} ||z||^2 subject to z = x, w <= 2\n", "IMP101"),
+        ("layer A(n):\n  given x in R^n\n  find z in R^n, z in R^n such that z = x\n", "IMP102"),
+        ("layer A(n):\n  given x in R^n\n  where H(a, a) = a\n  return H(x, x)\n", "IMP102"),
+        ("layer A(n):\n  given W in R^(n, n)\n  return W^-T\n", "IMP206"),
         ("find u, v such that u = tanh(A v + x), v = sigmoid(B u + )", "IMP001"),
     ],
-    ids=["operand", "bracket", "bar", "nothing", "system"],
+    ids=["operand", "bracket", "bar", "nothing", "name", "constraint", "unknown", "argument", "power", "system"],
 )
-def test_a_slip_in_a_text_of_defaults_is_one_error(text: str, code: str) -> None:
+def test_a_slip_is_one_error(text: str, code: str) -> None:
     assert [d.code for d in imp.check(text) if d.is_error] == [code]
 
 

@@ -58,3 +58,9 @@ def test_a_dimension_may_be_a_whole_number_of_numpy() -> None:
     assert layer.b.shape == (3,)
     with pytest.raises(TypeError, match="whole number"):
         imp.compile("layer A(n):\n  param b in R^n\n  return b\n", n=np.float64(3))
+
+
+def test_a_solution_unpacks_into_value_and_report() -> None:
+    value, report = imp.compile("find z such that z = 0.5 tanh(z) + x").solve(torch.ones(2, 3))
+    assert value.shape == (2, 3)
+    assert report.converged.all()
