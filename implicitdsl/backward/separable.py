@@ -47,7 +47,11 @@ def separable_optimum(
     any order and in every mode. A sample that was not solved (`lost` says of which that is known) gets no gradient.
     """
     rest = (a, b) if a is not None and b is not None else ()
-    lower, upper, nu0, coupled, status, residual = _Where.apply(failures, equality, lost, p, q, low, high, *rest)
+    if torch.compiler.is_compiling():
+        found, reported = _where(failures, equality, lost, *(t.detach() for t in (p, q, low, high, *rest)))
+    else:
+        found, reported = _Where.apply(failures, equality, lost, p, q, low, high, *rest), None
+    lower, upper, nu0, coupled, status, residual = found
     good = status == CONVERGED
     free = ~(lower | upper)
     bound = torch.where(lower, torch.where(lower, low, 0.0), torch.where(upper, high, 0.0))
@@ -64,12 +68,34 @@ def separable_optimum(
     below, above = torch.where(lower, slope, 0.0), torch.where(upper, -slope, 0.0)
     values = [z, below, above, nu.unsqueeze(-1)]
     values = [torch.where(good.unsqueeze(-1), t, t.detach()) for t in values]
+    if reported is not None:  # used, so that no compiler drops what is said of failures
+        values[0] = torch.where(good.unsqueeze(-1), values[0], reported)
     if failures.policy == "nan":
         values = [torch.where(good.unsqueeze(-1), t, torch.nan) for t in values]
     size = 1 + (p * bound).abs().amax(-1, keepdim=True) + pull.abs().amax(-1, keepdim=True)
     weak = (~free & ((below + above).abs() <= WEAK * size)).sum(-1).detach()
     z, below, above, nu = values
     return Optimum(z, below, above, nu.squeeze(-1), status, residual, weak)
+
+
+def _where(
+    failures: Failures, equality: bool, lost: Tensor | None, *tensors: Tensor
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """What `_Where` finds, and z after the policy for failures."""
+    p, q, low, high, *rest = tensors
+    a, b = rest or (None, None)
+    found = where(p, q, low, high, a, b, equality)
+    status = found.status if lost is None else torch.where(lost, int(Outcome.NOT_FINITE), found.status)
+    pull = q if a is None else q + found.nu.unsqueeze(-1) * a
+    z = (-pull / p).clamp(low, high)
+    residual = (low - z).clamp(min=0).amax(-1)
+    if a is not None and b is not None:
+        miss = (a * z).sum(-1) - b
+        miss = miss.abs() if equality else miss.clamp(min=0)
+        residual = torch.maximum(residual, miss / (1 + b.abs() + (a * z).abs().sum(-1)))
+    once = torch.ones_like(status)
+    reported = report_unsolved(Solved(z, status, once, residual, once), failures)
+    return (found.lower, found.upper, found.nu, found.coupled, status, residual), reported.z
 
 
 class _Where(torch.autograd.Function):
@@ -79,20 +105,7 @@ class _Where(torch.autograd.Function):
     def forward(
         failures: Failures, equality: bool, lost: Tensor | None, *tensors: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        p, q, low, high, *rest = tensors
-        a, b = rest or (None, None)
-        found = where(p, q, low, high, a, b, equality)
-        status = found.status if lost is None else torch.where(lost, int(Outcome.NOT_FINITE), found.status)
-        pull = q if a is None else q + found.nu.unsqueeze(-1) * a
-        z = (-pull / p).clamp(low, high)
-        residual = (low - z).clamp(min=0).amax(-1)
-        if a is not None and b is not None:
-            miss = (a * z).sum(-1) - b
-            miss = miss.abs() if equality else miss.clamp(min=0)
-            residual = torch.maximum(residual, miss / (1 + b.abs() + (a * z).abs().sum(-1)))
-        once = torch.ones_like(status)
-        report_unsolved(Solved(z, status, once, residual, once), failures)
-        return found.lower, found.upper, found.nu, found.coupled, status, residual
+        return _where(failures, equality, lost, *tensors)[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:Dep
 
 SPECS = {
     "inequalities": "given q in R^n\nparam G in R^(m, n)\nargmin_{z in R^n} ||z||^2 + q^T z subject to G z <= 1",
+    "projection": "given q in R^n\nparam w in R^n\nargmin_{z in simplex(n)} ||z - w * q||^2",
+    "smooth": "given q in R^n\nparam w in R^n\nargmin_{z in R^n} sum(exp(z)) + ||z - w * q||^2 subject to sum(z) <= -3",
     "equalities": "given q in R^n\nparam G in R^(m, n)\nargmin_{z in R^n} ||z||^2 + q^T z subject to G z = 1",
 }
 
@@ -37,7 +39,7 @@ def gradients(run: Any, layer: Any, *inputs: Tensor) -> tuple[Tensor, list[Tenso
 @pytest.mark.parametrize("kind", list(SPECS))
 def test_programs_are_one_graph(kind: str) -> None:
     """No graph break, and what runs in the graph is what runs eagerly."""
-    layer = made(SPECS[kind], n=6, m=3)
+    layer = made(SPECS[kind], n=6, **({"m": 3} if "(m, n)" in SPECS[kind] else {}))
     q = 3 * torch.randn(8, 6, dtype=D)
     z, expected = gradients(layer, layer, q)
     compiled, found = gradients(torch.compile(layer, fullgraph=True, backend="aot_eager"), layer, q)

@@ -25,6 +25,7 @@ from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import CONVERGED, Solved, norm
 
 from .block import report, shaped
+from .in_graph import InGraph, known
 from .samples import mark
 
 EXACT, ROUNDING, STEPS, NEAR = 1e-14, 1e-11, 12, 0.1
@@ -55,10 +56,19 @@ class SmoothRecipe:
 
 
 class SmoothBlock:
-    """Runs a recipe. Stateless; pickles."""
+    """Runs a recipe. Stateless but for its name in compiled graphs; pickles."""
 
     def __init__(self, recipe: SmoothRecipe) -> None:
-        self.recipe = recipe
+        self.__setstate__({"recipe": recipe})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"recipe": self.recipe}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.recipe: SmoothRecipe = state["recipe"]
+        problem, solver = _problem(self.recipe), KktSolver(self.recipe)
+        self.problem = problem
+        self.in_graph = InGraph(known(self.recipe, lambda z0, a: solver.solve(problem, z0, a)))
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -79,11 +89,9 @@ class SmoothBlock:
         a = tuple(values[name].double() for name in recipe.inputs)
         rows = next((x.shape[0] for x, rank in zip(a, recipe.ranks, strict=True) if x.ndim > rank), 1)
         z0 = self._start(values, a, rows, start)
-        solver = KktSolver(recipe)
+        solver = self.in_graph if torch.compiler.is_compiling() else KktSolver(recipe)
         try:
-            state, solved = implicit_solve(
-                _problem(recipe), solver, z0, a, backward=Implicit(), failures=recipe.failures
-            )
+            state, solved = implicit_solve(self.problem, solver, z0, a, backward=Implicit(), failures=recipe.failures)
         except ConvergenceError as error:
             if isinstance(error.solution, Solved):
                 lost = error.solution
