@@ -266,3 +266,24 @@ def test_domains_are_part_of_convex_programs() -> None:
         _check(layer, V)
     codes = {d.code for d in imp.check("given A in R^(n, n)\nargmin_{x in R^n} -logdet(A + diag(x))\nreturn x")}
     assert "IMP601" in codes
+
+
+def test_constraints_without_multipliers_are_counted() -> None:
+    """The optimum of f lies on the boundary, of a half-space, of a ball or of the cone, without being pushed there."""
+    text = """layer Weak(n):
+  given S in PSD(n), r in R
+  argmin_{X in PSD(n)} tr(S X) - logdet(X) subject to ||X||_F <= r, X[0, 0] <= 1
+  return X
+"""
+    layer = imp.compile(text)
+    S = torch.diag_embed(torch.tensor([[1.0, 1.0], [2.0, 1.0], [2.0, 2.0]], dtype=D))
+    X = torch.linalg.inv(S)
+    r = torch.tensor([9.0, float(X[1].norm()), 9.0], dtype=D)
+    sol = layer.solve(S, r)
+    torch.testing.assert_close(sol.value, X, rtol=1e-7, atol=1e-7)
+    assert "2 samples have weakly active constraints" in str(sol.report)
+    least = imp.compile(
+        "layer P(n):\n  given C in Sym(n)\n  argmin_{X in PSD(n)} ||X - C||_F^2 + tr(X) subject to tr(X) <= 9\n"
+    )
+    sol = least.solve(torch.diag(torch.tensor([0.5, 2.0], dtype=D)))  # X = (C − ½ I)₊ with an eigenvalue 0
+    assert "weakly active" in str(sol.report)

@@ -102,7 +102,7 @@ class ConicBlock:
             raise
         if recipe.failures.policy == "nan":
             (state,) = mark((state,), solved, values, recipe.given)
-        made = report(solved, None, batch, "conic") if want_report else None
+        made = report(solved, weak(recipe.cones, state[:, n:], solved), batch, "conic") if want_report else None
         return self._unpacked(state, batch, kind), made
 
     def _coefficients(self, values: Mapping[str, Tensor], functions: Mapping[str, Bound]) -> tuple[Tensor, ...]:
@@ -146,6 +146,11 @@ class _Solver(Solver):
         if factor is None and found.singular and not self.recipe.duals:
             factor = kept(problem.J(state, a), found.x.shape[-1], found.status, False)
         return Solved(state, found.status, found.iterations, found.residual, found.iterations, factor)
+
+
+def weak(cones: Cones, w: Tensor, solved: Solved) -> Tensor:
+    """How many constraints are active without a multiplier, (B,), of samples that are solved."""
+    return torch.where(solved.status == CONVERGED, cones.weak(w.detach()), 0)
 
 
 def kept(J: Tensor, n: int, status: Tensor, duals: bool) -> Factor | None:

@@ -28,7 +28,7 @@ from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import CONVERGED, Solved, norm
 
 from .block import Rows, report, shaped, triangles
-from .conic import kept
+from .conic import kept, weak
 from .samples import mark
 
 EXACT, ROUNDING, STEPS, NEAR = 1e-14, 1e-11, 12, 0.1
@@ -113,7 +113,10 @@ class ConvexBlock:
             raise
         if recipe.failures.policy == "nan":
             (state,) = mark((state,), solved, values, list(zip(recipe.inputs, recipe.ranks, strict=True)))
-        made = report(solved, None, batch, "conic") if want_report else None
+        made = None
+        if want_report:
+            w = state[:, self.columns.shape[1] :]
+            made = report(solved, weak(recipe.cones, w, solved), batch, "conic")
         return self._unpacked(state, batch, kind), made
 
     def _start(

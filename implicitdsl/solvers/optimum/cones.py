@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+WEAK = 1e-7
+"""Relative to the largest entry: what counts as zero of slack and multiplier."""
+
 
 @dataclass(frozen=True)
 class Cones:
@@ -66,6 +69,19 @@ class Cones:
             blocks += [slopes[:, cone, :k, :k] for cone, k in enumerate(self.second)]
         blocks += [_Slope.apply(v, k) for k, v in zip(self.orders, matrices, strict=True)]
         return _block_diagonal(blocks)
+
+    def weak(self, w: Tensor) -> Tensor:
+        """How many numbers, second-order cones and eigenvalues are active without a multiplier: w = s − y is where the
+        projection has a kink. (B,)"""
+        _, nonneg, second, *matrices = self.parts(w)
+        near = WEAK * (1 + w.abs().amax(-1, keepdim=True))
+        count = (nonneg.abs() <= near).sum(-1)
+        if self.second:
+            q = self.pad(second)
+            count = count + ((q[..., 0].abs() - q[..., 1:].norm(dim=-1)).abs() <= near).sum(-1)
+        for k, v in zip(self.orders, matrices, strict=True):
+            count = count + (_eigen(v, k)[0].abs() <= near).sum(-1)
+        return count
 
     def parts(self, w: Tensor) -> list[Tensor]:
         """The pieces of w: zeros, nonnegative ones, all of the second-order cones, a matrix each."""
@@ -184,7 +200,7 @@ class _Slope(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         (w,) = ctx.saved_tensors
-        _, pull = torch.func.vjp(lambda w: _slope(w, ctx.order), w)
+        pull = torch.func.vjp(lambda w: _slope(w, ctx.order), w)[1]
         return pull(g)[0], None
 
     @staticmethod
