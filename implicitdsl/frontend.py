@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from .calculus import inline
 from .checking import check as check_program
 from .ground.diagnostics import Diagnostic
 from .ground.source import Source, Span
-from .ir.model import Model
+from .ir.model import Model, SetInfo, Symbol
 from .ir.nodes import walk
 from .ir.plan import Plan
 from .ir.queries import roots
@@ -77,6 +78,11 @@ def front(source: Source, language: Language = LANGUAGE, importing: tuple[Path, 
 def planned_model(model: Model, language: Language, found: list[Diagnostic]) -> Planned:
     """Facts and plan of a checked layer; what they give rise to is added to `found`."""
     analysis = analyse_model(model, language)
+    signed = _signed(model, analysis, language)
+    if signed:
+        model = replace(model, givens=tuple(signed.get(g.name, g) for g in model.givens))
+        found[:] = [_restated(d, signed) for d in found]
+        analysis = analyse_model(model, language)
     found += diagnose(analysis)
     for block in model.blocks:
         family = next((f for f in language.families if f.sentence == block.sentence), None)
@@ -92,6 +98,37 @@ def planned_model(model: Model, language: Language, found: list[Diagnostic]) -> 
     if any(block.sentence not in owned for block in model.blocks):
         return Planned(model, analysis, Plan(model, ()))
     return Planned(model, analysis, plan(model, language, analysis=analysis))
+
+
+def _signed(model: Model, analysis: Analysis, language: Language) -> dict[str, Symbol]:
+    """Numbers that a bare text does not declare and that must be ≥ 0 for its programs to be convex, as `R` ∩ ≥ 0.
+
+    Convexity is judged as if they were (`lam ||z||_1`), so the completed spec and IMP120 say it.
+    """
+    numbers = [g for g in model.givens if g.filled and not g.shape and g.set.name == "R"]
+    if not numbers or not any(_is_convex(analysis)):
+        return {}
+    found: dict[str, Symbol] = {}
+    for g in numbers:
+        others = tuple(replace(x, filled=False) if x is g else x for x in model.givens)
+        if _is_convex(analyse_model(replace(model, givens=others), language)) != _is_convex(analysis):
+            found[g.name] = replace(g, set=SetInfo("nonneg", (), (), "nonneg"))
+    return found
+
+
+def _is_convex(analysis: Analysis) -> list[bool]:
+    """Of each program that has to be convex, whether it is by the rules."""
+    asked = ((part, part.block.wishes.forward) for part in analysis.blocks)
+    facts = (p.facts_by_name.get("convex") for p, wish in asked if wish is None or wish.method != "nlp")
+    return [fact.value is not None for fact in facts if fact is not None]
+
+
+def _restated(d: Diagnostic, signed: Mapping[str, Symbol]) -> Diagnostic:
+    """IMP120 of a number that is taken to be ≥ 0."""
+    for name, g in signed.items():
+        if d.code == "IMP120" and d.span == g.span:
+            return replace(d, message=d.message.replace(f"{name} in R`", f"{name} in nonneg`"))
+    return d
 
 
 def _estimates(model: Model) -> list[Diagnostic]:
