@@ -89,3 +89,21 @@ def test_a_method_for_one_sentence_of_the_layer_leaves_the_others_alone() -> Non
 def test_values_that_no_method_takes(method: str, message: str) -> None:
     (found,) = (d for d in imp.check(FLOW.format(method=method)) if d.is_error)
     assert (found.code, found.message) == ("IMP704", message)
+
+
+ROOTS = (
+    "direct schur picard anderson broyden newton chord newton_krylov levenberg_marquardt bisection peaceman_rachford"
+)
+SPECS = {
+    "root": ("find z in R^n such that z = tanh(W z + x)", f"{ROOTS} backward_gmres backward_bicgstab"),
+    "optimum": ("argmin_{z in R^n} ||z - x||^2 + ||W z||^2", "direct projection ipm riccati conic nlp"),
+}
+
+
+@pytest.mark.parametrize("sentence", SPECS)
+def test_every_solver_of_roots_and_programs_takes_a_tolerance_and_a_number_of_iterations(sentence: str) -> None:
+    text, names = SPECS[sentence]
+    for name in names.split():
+        method = name.replace("backward_", "backward ")
+        found = imp.check(f"param W in SpectralBall(n, 0.9)\n{text}\nusing {method}(tol=1e-3, max_iter=7)\nreturn z\n")
+        assert not [d.message for d in found if d.code.startswith("IMP7")], name

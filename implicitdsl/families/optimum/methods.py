@@ -22,6 +22,7 @@ FORWARD = (
         "projection",
         "separable problems with bounds and at most one coupling row: closed form, by a sort of breakpoints",
         rungs.projection,
+        max_iter(1),
     ),
     _forward(
         "riccati",
@@ -30,7 +31,7 @@ FORWARD = (
         max_iter(100),
         code="riccati:Riccati",
     ),
-    _forward("direct", "one factorisation of an equality-constrained quadratic problem", rungs.direct),
+    _forward("direct", "one factorisation of an equality-constrained quadratic problem", rungs.direct, max_iter(1)),
     _forward(
         "ipm",
         "quadratic problems: pivoting on the dual where the objective is strictly convex, else interior point",
