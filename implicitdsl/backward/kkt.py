@@ -44,7 +44,7 @@ class Spec:
     equalities: int
     failures: Failures = field(default_factory=Failures)
     key: str = field(init=False, default="", compare=False)
-    """What compiled graphs call this by: a digest of all the rest, so that it is the same in every process."""
+    """What compiled graphs call this by: a digest of all the rest, the same in every process."""
 
     def __post_init__(self) -> None:
         try:
@@ -62,9 +62,9 @@ _SPECS: dict[str, Spec] = {}
 
 
 def _known(key: str) -> Spec:
-    if key not in _SPECS:
-        raise RuntimeError("this graph solves a program whose layer this process has not compiled from its spec")
-    return _SPECS[key]
+    if found := _SPECS.get(key):
+        return found
+    raise RuntimeError("this graph solves a program whose layer this process has not compiled from its spec")
 
 
 def quadratic_optimum(spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Optimum]:
@@ -145,7 +145,8 @@ def _pulled(
 ) -> list[Tensor | None]:
     """Cotangents of P, q, C and d."""
     good = status == CONVERGED
-    if not bool(good.all()):
+    every = bool(good.all())
+    if not every:
         z, y, gz, gy = (torch.where(good.unsqueeze(-1), t, 0.0) for t in (z, y, gz, gy))
         P = None if P is None else P.nan_to_num(0.0, 0.0, 0.0)
         C = C.nan_to_num(0.0, 0.0, 0.0)
@@ -159,7 +160,7 @@ def _pulled(
             missing = factor.missing(u, v, gz, gy) > LOST * (1e-300 + gz.norm(dim=-1) + gy.norm(dim=-1))
             dead = reported(factor.singular.expand_as(good) & good & missing, spec.failures)
             u, v = (torch.where(dead.unsqueeze(-1), 0.0, t) for t in (u, v))
-    if not bool(good.all()):
+    if not every:
         u, v = (torch.where(good.unsqueeze(-1), t, 0.0) for t in (u, v))
     return _cotangents(needed, (P, q, C, d), z, y, u, v, good, spec)
 
@@ -228,8 +229,7 @@ def _called_pull(key: str, tensors: list[Tensor], found: list[Tensor]) -> list[T
 
 def _kept(spec: Spec, problem: Quadratic, active: Tensor) -> Kept | None:
     """The factors that `pivoting.Dense` or `polish.direct` had at hand."""
-    dual = dual_of(problem)
-    rows = None if spec.solver is None else active[:, spec.equalities :]
+    dual, rows = dual_of(problem), None if spec.solver is None else active[:, spec.equalities :]
     return None if dual is None else Kept(dual, rows, None, torch.zeros_like(active[:, 0]))
 
 

@@ -14,6 +14,8 @@ from .quadratic import cholesky_times, peak, times
 ROUNDS, LONG_ROUNDS, FEW = 12, 24, 3
 """Exchanges after which an active set is no longer hoped for from this start; so many where rounds are cheap, with
 small systems or where one sample in `FEW` is left."""
+WORK = 2000
+"""So many numbers in a round cost less than to leave samples that are done out of it."""
 LARGE = 0.7
 """Of the largest error: those that are exchanged where exchanging all does not help."""
 PASSES = ((12, 1e-3), (30, 1e-8))
@@ -93,7 +95,7 @@ def _exchanged(S: Tensor, r: Tensor, active: Tensor) -> Complement:
                 wrong = wrong & (~tired.unsqueeze(-1) | (size <= LARGE * size.amin(-1, keepdim=True)))
             many = torch.minimum(best, many)
         best = many
-        if left <= (0.5 if m < GATHERED else 0.8) * len(act):
+        if left <= (0.5 if m < GATHERED else 0.8) * len(act) and len(act) * m * m > WORK:
             found = _written(found, live, (y, act, taken))
             live = open_ if live is None else live[open_]
             parts = (right, floor, unit, act, wrong, taken, best)

@@ -85,9 +85,8 @@ class Dual(NamedTuple):
         if self.E is None or self.W is None:
             return self.root.upper(x), v
         along = times(self.W, x) - t
-        return self.root.upper(x - times_transposed(self.W, along)), torch.cat(
-            [_triangular(self.E.mT, along, upper=True), v], -1
-        )
+        nu = _triangular(self.E.mT, along, upper=True)
+        return self.root.upper(x - times_transposed(self.W, along)), torch.cat([nu, v], -1) if v.shape[-1] else nu
 
 
 class Active(NamedTuple):

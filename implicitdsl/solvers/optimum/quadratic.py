@@ -181,9 +181,10 @@ def residual(problem: Convex, z: Tensor, y: Tensor, Cz: Tensor | None = None) ->
     gap = Cz - d
     slack, dual = (gap[:, k:], y[:, k:]) if k else (gap, y)
     scale = peak(Cz, d) + 1
-    wrong = slack.relu().amax(-1) if slack.shape[-1] else scale - scale
-    worst = torch.maximum(worst, (torch.maximum(wrong, peak(gap[:, :k])) if k else wrong) / scale)
+    if k:
+        worst = torch.maximum(worst, peak(gap[:, :k]) / scale)
     if slack.shape[-1]:
+        worst = torch.maximum(worst, slack.relu().amax(-1) / scale)
         size = peak(y) + 1
         worst = torch.maximum(worst, (-dual).relu().amax(-1) / size)
         worst = torch.maximum(worst, torch.minimum(dual.abs(), slack.abs()).amax(-1) / (scale + size))
