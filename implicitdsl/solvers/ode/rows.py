@@ -67,7 +67,7 @@ def verdicts(problem: OdeProblem, a: Inputs, y0: Tensor, places: Places) -> tupl
     bad = ~(y0.isfinite().all(1) & places.span.isfinite() & places.t0.isfinite() & places.at.isfinite().all(1))
     for x, rank in zip(a[: len(a) - problem.kinks], problem.ranks, strict=False):
         if x.dim() > rank and x.is_floating_point():
-            bad = bad | ~x.reshape(B, -1).isfinite().all(1)
+            bad = bad | ~x.isfinite().reshape(B, x.shape[1:].numel()).all(1)
     if problem.kinks:
         bad = bad | a[-1].isnan().any(-1)
     still = places.span == 0
