@@ -25,6 +25,8 @@ WORTH = 60
 PATIENCE = 32
 """Attempts between two looks at whether accepted steps have become too small."""
 LANDED = 1 - 1e-12
+TINY = 1e-14
+"""Parts of a span, of which a fifth is more than rounding."""
 STEPS = 100
 """Equal steps of a method without an error estimate, where nothing is said."""
 
@@ -78,7 +80,7 @@ class Integration:
                 if not going:
                     break
                 b = len(rows.ids)
-                if going < b and (going <= 0.75 * b or b <= 8 or refused):
+                if going < b and (going <= 0.75 * b or b <= 8 or refused or rows.stopped):
                     alive = rows.going
                     self._settle(method, rows, attempts)
                     rows.take(alive.view(-1).nonzero().view(-1))
@@ -155,12 +157,12 @@ class Integration:
         h = s - rows.s
         t, H = torch.addcmul(rows.t0, rows.s, rows.span).to(dtype)[:, 0], (h * rows.span).to(dtype)
         step = method.step(problem, a, t, H, rows.y, rows.first)
-        log = None
+        log = factor = None
         if adapts:
             ratio = scaled_error(step, rows.y, self.rtol, self.atol, self.problem.measured)
             good, log = ratio <= 1, ratio.clamp(min=1e-10).log_()
-            rows_h = h * growth((log, rows.log1, rows.log2), control.controller, method.control)
-            rows_h = control.above(rows_h, rows.span)
+            factor = growth((log, rows.log1, rows.log2), control.controller, method.control)
+            rows_h = control.above(h * factor, rows.span)
             if target is not None:  # a step cut short to land says little of the next
                 rows_h = torch.where(good & (s >= target), torch.maximum(rows_h, rows.h), rows_h)
             if step.stiffness is not None and step.sure is not None and method.limit is not None:
@@ -174,17 +176,20 @@ class Integration:
         else:
             ratio, good = rows.most, step.y.isfinite().all(1, keepdim=True)
             rows_h = rows.h
-        counts = {"taken": good.sum(), "done": (good & (s >= 1)).sum() if refused else (s >= 1).sum()}
+        # a refused step can be cut to a fifth at least: only a tiny one may become too small by it
+        cut = (h < TINY).gt(good) if adapts and control.min_step is None else ~good
+        reached = torch.where(good, s, rows.s)
+        counts = {"taken": good, "done": reached >= 1, "cut": cut}
         mask = arrived = None
         if self.inner and not lands:
             mask = (rows.at > rows.s) & (rows.at <= s) & (rows.at < 1) & good
-            counts["asked"] = mask.sum()
+            counts["asked"] = mask.any(1, keepdim=True)
         if kinks is not None:
             arrived = kinks.at(s).any(1) & good[:, 0] & (s < 1)[:, 0]
-            counts["arrived"] = arrived.sum()
+            counts["arrived"] = arrived.unsqueeze(1)
         if not last and step.stiffness is not None:
-            counts["stiff"] = (rows.limited >= STIFF_AFTER).sum()
-        found = dict(zip(counts, torch.stack(list(counts.values())).tolist(), strict=True))
+            counts["stiff"] = rows.limited >= STIFF_AFTER
+        found = dict(zip(counts, torch.cat(list(counts.values()), 1).sum(0).tolist(), strict=True))
         b, taken = len(rows.ids), found["taken"]
         if taken:
             asked = None if mask is None or not found["asked"] else self._interpolated(method, rows, step, mask, h)
@@ -203,7 +208,10 @@ class Integration:
                 rows.log1, rows.log2 = log if log is not None else rows.log1, rows.log1
             going = b - found["done"]
         else:
-            going = self._mixed(method, rows, step, s, h, rows_h, ratio, log, good)
+            if log is not None and control.controller != "i":
+                factor = growth((log, log, log), "i", method.control)
+            self._mixed(rows, step, reached, h, rows_h, ratio, log, factor, good, found["cut"] > 0)
+            going = int(rows.going.sum()) if rows.stopped else b - found["done"]
         if event is not None:
             going = self._ended(rows, *event)
         if found.get("stiff", 0):
@@ -231,31 +239,35 @@ class Integration:
 
     def _mixed(
         self,
-        method: Method,
         rows: Rows,
         step: Step,
-        s: Tensor,
+        reached: Tensor,
         h: Tensor,
         new: Tensor,
         ratio: Tensor,
         log: Tensor | None,
+        factor: Tensor | None,
         good: Tensor,
-    ) -> int:
-        """The new state where some rows were refused, now or before. How many go on."""
+        cut: bool,
+    ) -> None:
+        """The new state where some rows were refused, now or before. `factor`: the change of a refused step by its own
+        error; `cut`: whether a refused step may have become too small.
+        """
         before = rows.h
         rows.y, rows.first = torch.where(good, step.y, rows.y), torch.where(good, step.last, rows.first)
-        rows.s = torch.where(good, s, rows.s)
-        if log is not None:
-            again = self.control.above(h * growth((log, log, log), "i", method.control).clamp(max=0.9), rows.span)
+        rows.s = reached
+        if log is not None and factor is not None:
+            again = self.control.above(h * factor.clamp(max=0.9), rows.span)
             rows.h = torch.where(good, new, again)
             rows.most = torch.maximum(rows.most, torch.where(good, ratio, 0.0))
             rows.log1, rows.log2 = torch.where(good, log, rows.log1), torch.where(good, rows.log1, rows.log2)
-            small = self.control.small(rows.s, rows.h, rows.span) | self.control.least(h, rows.span)
-            small, why = ~good & small, self._why(rows)
-        else:
-            small, why = ~good, torch.full_like(rows.status, int(Outcome.DIVERGED))
+        if not cut:
+            return
+        small, why = ~good, torch.full_like(rows.status, int(Outcome.DIVERGED))
+        if log is not None:
+            small = small & (self.control.small(rows.s, rows.h, rows.span) | self.control.least(h, rows.span))
+            why = self._why(rows)
         rows.stop(small & (before > 0), why)
-        return int(rows.going.sum())
 
     def _why(self, rows: Rows) -> Tensor:
         """Of a row whose steps have become too small: DIVERGED where its state has grown, (b,)."""
@@ -293,7 +305,7 @@ class Integration:
     def _ended(self, rows: Rows, r: Tensor, s: Tensor, y: Tensor, which: Tensor) -> int:
         """Rows r have come to an event. How many go on."""
         rows.s, rows.y = rows.s.index_copy(0, r, s), rows.y.index_copy(0, r, y)
-        rows.h = rows.h.index_fill(0, r, 0.0)
+        rows.h, rows.stopped = rows.h.index_fill(0, r, 0.0), True
         rows.status = rows.status.index_fill(0, r, CONVERGED)
         self.fired[rows.ids[r]] = which
         return int(rows.going.sum())

@@ -20,7 +20,8 @@ class Rows:
 
     s: where they are, h: the step to try, as parts of their span; 0 where a row is done for. log1, log2: logarithms of
     the errors of the last two steps; most: the largest error so far; limited: steps in a row that stability limits;
-    radius: the spectral radius, over the span, as last estimated with certainty; NaN before.
+    radius: the spectral radius, over the span, as last estimated with certainty; NaN before; stopped: whether some rows
+    may have been done for before they came to their end.
     """
 
     ids: Tensor
@@ -38,6 +39,7 @@ class Rows:
     limited: Tensor
     radius: Tensor
     kinks: Kinks | None = None
+    stopped: bool = False
 
     @property
     def going(self) -> Tensor:
@@ -50,13 +52,14 @@ class Rows:
             held = getattr(self, f.name)
             if isinstance(held, Tensor):
                 setattr(self, f.name, held.index_select(0, keep))
+        self.stopped = False
         if self.kinks is not None:
             self.kinks = self.kinks.take(keep)
 
     def stop(self, gone: Tensor, why: Tensor) -> None:
         """Rows that go no further."""
         self.status = torch.where(gone[:, 0], why, self.status)
-        self.h = torch.where(gone, 0.0, self.h)
+        self.h, self.stopped = torch.where(gone, 0.0, self.h), True
 
 
 def verdicts(problem: OdeProblem, a: Inputs, y0: Tensor, places: Places) -> tuple[Tensor, Tensor]:
