@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...ground.outcomes import Outcome
 from .newton import minimise
-from .quadratic import peak
+from .quadratic import cholesky_times, peak, times, times_transposed
 
 CONVERGED, RUNNING = int(Outcome.CONVERGED), int(Outcome.RUNNING)
 
@@ -106,7 +106,8 @@ class Smooth:
         shift = torch.zeros_like(mu)
         for it in range(self.max_iter + 1):
             D = problem.derivatives(state.z, state.nu, state.lam, rows)
-            error, barrier = _errors(state, at, D)
+            pull = _pulled(state, D)
+            error, barrier = _errors(state, at, D, pull)
             status = torch.where(error <= tol, CONVERGED, RUNNING)
             lost = ~(error.isfinite() & at.finite)
             status = torch.where(lost, int(Outcome.NOT_FINITE), status)
@@ -115,7 +116,7 @@ class Smooth:
             if it == self.max_iter:
                 status = torch.where(status == RUNNING, int(Outcome.MAX_ITERATIONS), status)
             state = state._replace(mu=self._lowered(state.mu, barrier, tol))
-            step = _direction(state, at, D, shift)
+            step = _direction(state, at, D, pull, shift)
             moved, now, alpha = _search(problem, rows, state, at, D, step)
             stuck = (alpha <= 1e-10) & (status == RUNNING)
             status = torch.where(stuck, int(Outcome.STALLED), status)
@@ -138,6 +139,8 @@ class Smooth:
         """The next barrier parameter of rows whose barrier problem is solved well enough."""
         for _ in range(3):
             ready = barrier.unsqueeze(-1) <= 10 * mu
+            if not bool(ready.any()):
+                break
             mu = torch.where(ready, torch.minimum(0.2 * mu, mu**1.5).clamp(min=tol / 10), mu)
         return mu
 
@@ -174,9 +177,10 @@ def _defined(problem: SmoothProblem, z0: Tensor, rows: Tensor) -> tuple[Tensor, 
     return z, at
 
 
-def _errors(state: _State, at: Values, D: Derivatives) -> tuple[Tensor, Tensor]:
-    """The error of the optimality conditions, and that of the barrier problem, each relative to its terms, (B,)."""
-    pull = _pulled(state, D)
+def _errors(state: _State, at: Values, D: Derivatives, pull: Tensor) -> tuple[Tensor, Tensor]:
+    """The error of the optimality conditions, and that of the barrier problem, each relative to its terms, (B,);
+    `pull` is the gradient of the Lagrangian.
+    """
     m = state.s.shape[-1]
     weights = torch.cat([state.nu, state.lam], -1)
     scale = 1 + (weights.abs().mean(-1) / 100 if weights.shape[-1] else 0.0)
@@ -196,7 +200,7 @@ def _pulled(state: _State, D: Derivatives) -> Tensor:
     found = D.f
     for J, y in ((D.e, state.nu), (D.g, state.lam)):
         if y.shape[-1]:
-            found = found + (y.unsqueeze(-2) @ J).squeeze(-2)
+            found = found + times_transposed(J, y)
     return found
 
 
@@ -209,7 +213,7 @@ class _Step(NamedTuple):
     curvature: Tensor  # dᵀ(H + …)d
 
 
-def _direction(state: _State, at: Values, D: Derivatives, shift: Tensor) -> _Step:
+def _direction(state: _State, at: Values, D: Derivatives, pull: Tensor, shift: Tensor) -> _Step:
     """The Newton direction; the Hessian is shifted by more until a Cholesky factor of the condensed matrix exists."""
     n, p, m = state.z.shape[-1], at.e.shape[-1], at.g.shape[-1]
     w = state.lam / state.s
@@ -221,27 +225,27 @@ def _direction(state: _State, at: Values, D: Derivatives, shift: Tensor) -> _Ste
         H = H + size * (D.e.mT @ D.e)
     eye = torch.eye(n, dtype=H.dtype, device=H.device)
     L, shift = _shifted(H, eye, size.squeeze(-1), shift)
-    f = -_pulled(state, D)
+    f = -pull
     if m:
         below = at.g + state.s
         inner = w * below + (state.mu - state.s * state.lam) / state.s
-        f = f - (inner.unsqueeze(-2) @ D.g).squeeze(-2)
+        f = f - times_transposed(D.g, inner)
     if p:
-        f = f - size.squeeze(-1) * (at.e.unsqueeze(-2) @ D.e).squeeze(-2)
+        f = f - size.squeeze(-1) * times_transposed(D.e, at.e)
         Y = torch.linalg.solve_triangular(L, D.e.mT, upper=False)
         S = Y.mT @ Y
         S.diagonal(dim1=-2, dim2=-1).add_(1e-13 * S.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True) + 1e-300)
         F, _ = torch.linalg.cholesky_ex(S)
         half = torch.linalg.solve_triangular(L, f.unsqueeze(-1), upper=False)
-        nu = torch.cholesky_solve(Y.mT @ half + at.e.unsqueeze(-1), F)
+        nu = cholesky_times(F, (Y.mT @ half).squeeze(-1) + at.e).unsqueeze(-1)
         z = torch.linalg.solve_triangular(L.mT, half - Y @ nu, upper=True).squeeze(-1)
         nu = nu.squeeze(-1)
     else:
-        z, nu = torch.cholesky_solve(f.unsqueeze(-1), L).squeeze(-1), torch.zeros_like(at.e)
-    curvature = (z.unsqueeze(-2) @ L).square().sum((-2, -1))
+        z, nu = cholesky_times(L, f), torch.zeros_like(at.e)
+    curvature = times_transposed(L, z).square().sum(-1)
     if not m:
         return _Step(z, nu, state.lam, state.s, shift, curvature)
-    s = -(at.g + state.s) - (D.g @ z.unsqueeze(-1)).squeeze(-1)
+    s = -(at.g + state.s) - times(D.g, z)
     lam = (state.mu - state.s * state.lam - state.lam * s) / state.s
     return _Step(z, nu, lam, s, shift, curvature)
 
@@ -301,7 +305,11 @@ def _search(
         values = problem.values(trial, rows)
         if m:  # a slack smaller than it need be is no use
             slack = torch.where(values.g.isfinite(), torch.maximum(slack, -values.g), slack)
-        good = open_ & values.finite & (merit(values, slack) <= before + 1e-4 * alpha * slope.clamp(max=0) + room)
+        found = merit(values, slack)  # not finite where a constraint is not
+        good = open_ & (found <= before + 1e-4 * alpha * slope.clamp(max=0) + room) & (found > -torch.inf)
+        if bool(good.all()):
+            z, s, now, open_ = trial, slack, values, ~good
+            break
         pick = good.unsqueeze(-1)
         z, s = torch.where(pick, trial, z), torch.where(pick, slack, s)
         now = Values(
