@@ -287,3 +287,26 @@ def test_constraints_without_multipliers_are_counted() -> None:
     )
     sol = least.solve(torch.diag(torch.tensor([0.5, 2.0], dtype=D)))  # X = (C − ½ I)₊ with an eigenvalue 0
     assert "weakly active" in str(sol.report)
+
+
+COMPILED = {
+    "linear": "argmin_{X in PSD(2)} tr(S X) subject to diag(X) = 1",
+    "smooth": "argmin_{X in PSD(2)} tr(S X) - logdet(X) subject to X[0, 1] <= 0.1",
+    "norms": "argmin_{X in R^(2, 2)} ||X - S||_F + sum(exp(X))",
+    "quadratic": "argmin_{X in R^(2, 2)} ||X - S||_F^2 + ||X[0]|| + 3 ||X[1]||",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("kind", COMPILED)
+def test_programs_over_cones_are_one_graph(kind: str) -> None:
+    torch.compiler.reset()
+    layer = imp.compile(f"layer L:\n  given S in PSD(2)\n  {COMPILED[kind]}\n  return X")
+    S = covariance(2, 2).requires_grad_()
+    X = layer(S)
+    (expected,) = torch.autograd.grad(X.square().sum(), S)
+    found = torch.compile(layer, fullgraph=True, backend="aot_eager")(S)
+    torch.testing.assert_close(found, X)
+    (g,) = torch.autograd.grad(found.square().sum(), S)
+    torch.testing.assert_close(g, expected, rtol=1e-9, atol=1e-10)

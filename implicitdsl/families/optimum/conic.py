@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +27,8 @@ from implicitdsl.solvers.verdict import CONVERGED, Solved
 
 from .block import Rows, report, shaped, triangles
 from .evaluate import Evaluate
+from .in_graph import InGraph, known
+from .in_graph import InGraph, known
 from .samples import Ranked, mark, screened
 
 RANKS = (2, 1, 2, 1)
@@ -53,9 +57,16 @@ class ConicRecipe:
 
 
 class ConicBlock:
-    """Runs a recipe. Stateless but for two constant matrices; pickles."""
+    """Runs a recipe. Stateless but for two constant matrices and its name in compiled graphs; pickles."""
 
     def __init__(self, recipe: ConicRecipe) -> None:
+        self.__setstate__({"recipe": recipe})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"recipe": self.recipe}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        recipe: ConicRecipe = state["recipe"]
         self.recipe = recipe
         parts = [
             svec_matrix(shape[0]).T if flat else torch.eye(math.prod(shape), dtype=torch.float64)
@@ -65,6 +76,14 @@ class ConicBlock:
         self.rows = triangles(recipe.count, recipe.matrices)
         if recipe.cones.second:
             _ = recipe.cones.padded  # made here, as what is made within a transform belongs to it
+        self.key = known(recipe, self._found)
+        problem, solver = _problem(recipe), _Solver(recipe)
+        self.problem = problem
+        self.in_graph = InGraph(known(recipe, lambda z0, a: solver.solve(problem, z0, a)))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.key = known(self.recipe, self._found)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -87,14 +106,11 @@ class ConicBlock:
         if lost is not None:
             a = (a[0], torch.where(lost.unsqueeze(-1), torch.nan, a[1]), *a[2:])
         count = next((t.shape[0] for t, rank in zip(a, RANKS, strict=True) if t.ndim > rank), 1)
-        problem = RootProblem(
-            residual=partial(optimality, recipe.cones), jacobian=partial(jacobian, recipe.cones), ranks=RANKS
-        )
         n = self.columns.shape[1]
         z0 = a[1].detach().new_zeros(count, n + recipe.cones.size)
-        solver = _Solver(recipe)
+        solver = self.in_graph if torch.compiler.is_compiling() else _Solver(recipe)
         try:
-            state, solved = implicit_solve(problem, solver, z0, a, backward=Implicit(), failures=recipe.failures)
+            state, solved = implicit_solve(self.problem, solver, z0, a, backward=Implicit(), failures=recipe.failures)
         except ConvergenceError as error:
             if isinstance(error.solution, Solved):
                 lost = error.solution
@@ -104,6 +120,13 @@ class ConicBlock:
             (state,) = mark((state,), solved, values, recipe.given)
         made = report(solved, weak(recipe.cones, state[:, n:], solved), batch, "conic") if want_report else None
         return self._unpacked(state, batch, kind), made
+
+    def _problem(self) -> RootProblem:
+        cones = self.recipe.cones
+        return RootProblem(residual=partial(optimality, cones), jacobian=partial(jacobian, cones), ranks=RANKS)
+
+    def _found(self, z0: Tensor, a: Inputs) -> Solved:
+        return _Solver(self.recipe).solve(self._problem(), z0, a)
 
     def _coefficients(self, values: Mapping[str, Tensor], functions: Mapping[str, Bound]) -> tuple[Tensor, ...]:
         """P, q, A, b of the vectorised problem: s = b − A x is 0, ≥ 0, or `svec` of a semidefinite matrix."""
@@ -131,6 +154,11 @@ class ConicBlock:
                 total = torch.stack([r.sign * y[:, r.start : r.stop : r.step] for r in mine]).sum(0)
                 found[key] = shaped(total, mine[0].shape, shared, kind)
         return found
+
+
+def _problem(recipe: ConicRecipe) -> RootProblem:
+    cones = recipe.cones
+    return RootProblem(residual=partial(optimality, cones), jacobian=partial(jacobian, cones), ranks=RANKS)
 
 
 @dataclass(frozen=True)

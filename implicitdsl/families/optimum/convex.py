@@ -29,6 +29,7 @@ from implicitdsl.solvers.verdict import CONVERGED, Solved, norm
 
 from .block import Rows, report, shaped, triangles
 from .conic import kept, weak
+from .in_graph import InGraph, known
 from .samples import mark
 
 EXACT, ROUNDING, STEPS, NEAR = 1e-14, 1e-11, 12, 0.1
@@ -68,9 +69,16 @@ class ConvexRecipe:
 
 
 class ConvexBlock:
-    """Runs a recipe. Stateless but for two constant matrices; pickles."""
+    """Runs a recipe. Stateless but for two constant matrices and its name in compiled graphs; pickles."""
 
     def __init__(self, recipe: ConvexRecipe) -> None:
+        self.__setstate__({"recipe": recipe})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"recipe": self.recipe}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        recipe: ConvexRecipe = state["recipe"]
         self.recipe = recipe
         parts = [
             svec_matrix(shape[0]).T if flat else torch.eye(math.prod(shape), dtype=torch.float64)
@@ -80,6 +88,13 @@ class ConvexBlock:
         self.rows = triangles(recipe.count, recipe.matrices)
         if recipe.cones.second:
             _ = recipe.cones.padded  # made here, as what is made within a transform belongs to it
+        columns, rows = self.columns, self.rows
+
+        def solve(z0: Tensor, a: Inputs) -> Solved:
+            optimality = Optimality(recipe, columns.to(z0.device), rows.to(z0.device))
+            return _Solver(optimality).solve(optimality.problem(), z0, a)
+
+        self.in_graph = InGraph(known(recipe, solve))
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -101,7 +116,7 @@ class ConvexBlock:
         like = a[0].detach() if a else torch.empty((), dtype=torch.float64)
         optimality = Optimality(recipe, self.columns.to(like.device), self.rows.to(like.device))
         z0 = self._start(values, like, rows, start)
-        solver = _Solver(optimality)
+        solver = self.in_graph if torch.compiler.is_compiling() else _Solver(optimality)
         try:
             state, solved = implicit_solve(
                 optimality.problem(), solver, z0, a, backward=Implicit(), failures=recipe.failures

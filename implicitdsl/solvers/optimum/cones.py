@@ -118,8 +118,8 @@ def _second_slope(w: Tensor) -> Tensor:
 
 def triangle(k: int) -> tuple[Tensor, Tensor]:
     """Row and column of the entries of `svec`: the upper triangle, column by column."""
-    pairs = [(i, j) for j in range(k) for i in range(j + 1)]
-    return torch.tensor([i for i, _ in pairs]), torch.tensor([j for _, j in pairs])
+    columns, rows = torch.tril_indices(k, k)
+    return rows, columns
 
 
 def svec_matrix(k: int) -> Tensor:
@@ -128,12 +128,11 @@ def svec_matrix(k: int) -> Tensor:
     Entries off the diagonal count √2, so that inner products are kept.
     """
     rows, columns = triangle(k)
+    weight = torch.full(rows.shape, math.sqrt(0.5), dtype=torch.float64).masked_fill(rows == columns, 1.0)
+    at = torch.arange(len(rows))
     R = torch.zeros(len(rows), k * k, dtype=torch.float64)
-    for at, (i, j) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
-        if i == j:
-            R[at, i * k + i] = 1.0
-        else:
-            R[at, i * k + j] = R[at, j * k + i] = math.sqrt(0.5)
+    R[at, rows * k + columns] = weight
+    R[at, columns * k + rows] = weight
     return R
 
 
