@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from implicitdsl.ground.records import dataclass
-from implicitdsl.ir.model import Block, Domain, Equation, Symbol, Wishes
+from implicitdsl.ir.model import Block, Domain, Equation, SetInfo, Symbol, Wishes
 from implicitdsl.ir.nodes import Expr, Role, sym, symbols
 from implicitdsl.syntax import ast
 
@@ -106,7 +107,10 @@ def elaborate_find(calls: Calls, find: ast.Find) -> Pending | None:
         if isinstance(relation, ast.Relation) and relation.ops.count("=") > 1:
             complete = False  # IMP015, said by the parser
         for equation in got:
-            if equation.op not in ("=", "in") and not find.domains:
+            if equation.op == "in":
+                complete = narrowed(calls, unknowns, equation, calls.text(relation)) and complete
+                continue
+            if equation.op != "=":
                 calls.report.add(
                     "IMP004",
                     f"`{calls.text(relation)}` is an inequality; a `find` block has equations",
@@ -132,6 +136,29 @@ def elaborate_find(calls: Calls, find: ast.Find) -> Pending | None:
     return Pending(
         find, sentence, tuple(unknowns), tuple(equations), tuple(texts), None, tuple(domains), tuple(until), complete
     )
+
+
+def narrowed(calls: Calls, unknowns: list[Symbol], membership: Equation, text: str) -> bool:
+    """`z in nonneg` among the equations is the set of the unknown z; IMP004 where it is none that `find` can take."""
+    found = membership.set
+    for i, u in enumerate(unknowns):
+        if u.node is not membership.lhs or found is None or membership.index:
+            continue
+        if (u.set.name, u.set.args) == (found.name, found.args):
+            return True
+        if u.set.name == "R":
+            elementwise = found.name in ("R", "positive", "nonneg", "open", "closed")
+            named = found.text + u.set.text.removeprefix("R") if not found.shape else found.text
+            shape = u.set.shape if elementwise else found.shape
+            unknowns[i] = replace(u, set=SetInfo(found.name, found.args, shape, named))
+            return True
+    calls.report.add(
+        "IMP004",
+        f"`{text}` restricts no unknown that lies in `R`; a `find` block has equations",
+        membership.span or calls.context.spans[membership.lhs],
+        help="restrict an unknown by its set: `find z in nonneg such that …`",
+    )
+    return False
 
 
 def read_domain(calls: Calls, domain: ast.Domain) -> Domain | None:
