@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +26,6 @@ from implicitdsl.solvers.verdict import CONVERGED, Solved
 
 from .block import Rows, report, shaped, triangles
 from .evaluate import Evaluate
-from .in_graph import InGraph, known
 from .in_graph import InGraph, known
 from .samples import Ranked, mark, screened
 
@@ -76,14 +74,9 @@ class ConicBlock:
         self.rows = triangles(recipe.count, recipe.matrices)
         if recipe.cones.second:
             _ = recipe.cones.padded  # made here, as what is made within a transform belongs to it
-        self.key = known(recipe, self._found)
         problem, solver = _problem(recipe), _Solver(recipe)
         self.problem = problem
         self.in_graph = InGraph(known(recipe, lambda z0, a: solver.solve(problem, z0, a)))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.key = known(self.recipe, self._found)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -120,13 +113,6 @@ class ConicBlock:
             (state,) = mark((state,), solved, values, recipe.given)
         made = report(solved, weak(recipe.cones, state[:, n:], solved), batch, "conic") if want_report else None
         return self._unpacked(state, batch, kind), made
-
-    def _problem(self) -> RootProblem:
-        cones = self.recipe.cones
-        return RootProblem(residual=partial(optimality, cones), jacobian=partial(jacobian, cones), ranks=RANKS)
-
-    def _found(self, z0: Tensor, a: Inputs) -> Solved:
-        return _Solver(self.recipe).solve(self._problem(), z0, a)
 
     def _coefficients(self, values: Mapping[str, Tensor], functions: Mapping[str, Bound]) -> tuple[Tensor, ...]:
         """P, q, A, b of the vectorised problem: s = b − A x is 0, ≥ 0, or `svec` of a semidefinite matrix."""
