@@ -54,5 +54,7 @@ def pack(parts: Sequence[Expr], name: str, role: Role) -> Packing:
 
 def join(values: Sequence[Expr]) -> Expr:
     """Expressions of any shapes as one vector, each row by row."""
+    if len(values) > 1 and not any(v.rank for v in values):
+        return build.stack(values)
     flat = [v if v.rank == 1 else build.reshape(v, (size_of(v.shape),)) for v in values]
     return flat[0] if len(flat) == 1 else build.concat(flat)
