@@ -13,7 +13,9 @@ SUMS = frozenset(("add", "neg", "transpose", "sum_for"))
 
 def is_symmetry(c: Constraint) -> bool:
     """Whether it says X = Xᵀ of an unknown, which holds where only its upper triangle is solved for."""
-    return c.kind == EQUAL and c.set is not None and c.set.name in SYMMETRIC and c.body.args[0].op == "sym"
+    if c.kind != EQUAL or c.set is None or c.set.name not in SYMMETRIC:
+        return False
+    return bool(c.body.args) and c.body.args[0].op == "sym"  # what is symmetric anyway has the body 0
 
 
 def symmetric_unknowns(form: Program) -> frozenset[Expr]:

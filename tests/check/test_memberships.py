@@ -34,3 +34,12 @@ def test_what_is_no_set_of_an_unknown_is_an_error(relation: str) -> None:
 def test_an_inequality_beside_a_differential_equation_is_an_error() -> None:
     text = "find z(t) in R^n for t in [0, 1] such that dz/dt = -z, z(0) = x, z >= 0\nreturn z(1)"
     assert [d.code for d in imp.check(text) if d.is_error] == ["IMP004"]
+
+
+@pytest.mark.parametrize("constraint", ["diag(z) in PSD(n)", "diag(z) >> 0", "diag(z) in Sym(n)"])
+def test_a_matrix_that_is_symmetric_as_it_is_written(constraint: str) -> None:
+    text = f"argmin_{{z in R^n}} ||z - x||^2 subject to {constraint}"
+    assert not [d for d in imp.check(text) if d.is_error]
+    x = torch.tensor([2.0, -0.3, 0.1], dtype=torch.float64)
+    expected = x if "Sym" in constraint else x.clamp(min=0)
+    torch.testing.assert_close(imp.compile(text)(x), expected, rtol=0, atol=1e-6)
