@@ -9,13 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..solvers.verdict import Solved
+from ..ground.outcomes import Outcome
+from ..solvers.verdict import CONVERGED, Solved
 from .failure import Failures, report_unsolved
 
 
 def announced(failures: Failures, z: Tensor, status: Tensor) -> Tensor:
     """The status (B,) of the solution z (B, n), after warnings or errors; a constant under every transform."""
-    return _Announced.apply(failures, z.detach(), status)
+    if not torch.compiler.is_compiling():
+        return _Announced.apply(failures, z.detach(), status)
+    once = torch.ones_like(status)
+    told = report_unsolved(Solved(z.detach(), status, once, torch.zeros_like(z[:, 0]), once), failures)
+    lost = ~told.z.isfinite().all(-1) & (status == CONVERGED)  # used, so that no compiler drops what is told
+    return torch.where(lost, int(Outcome.NOT_FINITE), status)
 
 
 class _Announced(torch.autograd.Function):

@@ -18,6 +18,7 @@ SPECS = {
     "inequalities": "given q in R^n\nparam G in R^(m, n)\nargmin_{z in R^n} ||z||^2 + q^T z subject to G z <= 1",
     "projection": "given q in R^n\nparam w in R^n\nargmin_{z in simplex(n)} ||z - w * q||^2",
     "smooth": "given q in R^n\nparam w in R^n\nargmin_{z in R^n} sum(exp(z)) + ||z - w * q||^2 subject to sum(z) <= -3",
+    "ball": "given q in R^n\nparam w in R^n\nargmin_{z in R^n} ||z - w * q||^2 subject to ||z|| <= 1",
     "equalities": "given q in R^n\nparam G in R^(m, n)\nargmin_{z in R^n} ||z||^2 + q^T z subject to G z = 1",
 }
 
@@ -67,3 +68,15 @@ def test_a_lost_sample_harms_no_other_in_a_graph() -> None:
     assert z.isnan().any(-1).tolist() == [False, True, True, False]
     torch.testing.assert_close(found, expected, equal_nan=True)
     assert found[2].isfinite().all()
+
+
+@pytest.mark.parametrize("held", ["||z|| <= r", "sum(z) = r, 0 <= z <= 1"], ids=["ball", "rows"])
+def test_formulas_announce_lost_samples_from_a_graph(held: str) -> None:
+    """No compiler drops the warning, although nothing else needs what it is called with."""
+    layer = made(f"given q in R^n, r in R\nargmin_{{z in R^n}} ||z - q||^2 subject to {held}", n=3)
+    q, r = torch.ones(2, 3, dtype=D), torch.tensor([1.0, -1.0], dtype=D)
+    run = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with pytest.warns(imp.ConvergenceWarning, match="1 of 2"):
+        z = run(q, r)
+    with pytest.warns(imp.ConvergenceWarning, match="1 of 2"):
+        torch.testing.assert_close(z, layer(q, r))

@@ -64,7 +64,8 @@ class NearestBlock:
         given = [clean[name] for name in recipe.call.inputs]
         p, q, *rest = recipe.program[recipe.call.name](*given, *(functions[f] for f in recipe.call.opaques))
         core = len(recipe.unknown[1])
-        rows = max((t.shape[0] for t, rank in ((p, 0), (q, core), *((r, 0) for r in rest)) if t.ndim > rank), default=1)
+        sizes = [t.shape[0] for t, rank in ((p, 0), (q, core), *((r, 0) for r in rest)) if t.ndim > rank]
+        rows = sizes[0] if sizes else 1
         p, q = (
             p.double().expand(rows).unsqueeze(-1),
             q.double().reshape(-1, q[0].numel() if q.ndim > core else q.numel()),
