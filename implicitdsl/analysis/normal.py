@@ -134,6 +134,8 @@ def normal_form(block: Block, expand: Expand = unchanged) -> System:
 
 def _joined(a: Assigned, expand: Expand) -> Expr:
     parts = [_residual(e, expand) for e in a.equations]
+    if not parts:  # of an unknown without entries
+        return _broadcast(build.num(0.0), a.unknown)
     if len(parts) == 1:
         return parts[0]
     flat = [p if p.rank <= 1 else build.reshape(p, (size_of(p.shape),)) for p in parts]
@@ -153,7 +155,9 @@ def _step(a: Assigned, expand: Expand) -> Expr | None:
             if at is not None and right.rank == 0:
                 entries[at] = expand(right)
                 break
-    if a.unknown.rank != 1 or a.unknown.shape[0] != Dim.of(len(entries)) or set(entries) != set(range(len(entries))):
+    if not entries or a.unknown.rank != 1 or a.unknown.shape[0] != Dim.of(len(entries)):
+        return None
+    if set(entries) != set(range(len(entries))):
         return None
     return build.concat([entries[i] for i in range(len(entries))])
 

@@ -35,3 +35,15 @@ def test_a_chain_of_definitions_beyond_the_stack_is_no_internal_error() -> None:
     chain = "".join(f"  where a{i} = a{i + 1} + 1\n" for i in range(400))
     found = imp.check(f"layer A(n):\n  given a400 in R^n\n{chain}  return a0\n")
     assert [d.code for d in found if d.is_error] == ["IMP004"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "find z in R^0 such that softmax(z) = x, c sum(z) = c\nreturn z",
+        "find z in R^0, w in R^n such that w = 0.5 tanh(w) + x\nreturn z, w",
+    ],
+    ids=["equations", "none"],
+)
+def test_unknowns_without_entries_are_no_internal_error(text: str) -> None:
+    assert "IMP999" not in {d.code for d in imp.check(text)}
