@@ -15,7 +15,7 @@ from implicitdsl.ir.nodes import LINEAR, Expr, walk
 
 from .bounds import Bounds
 from .definite import negative, nonnegative, nonpositive, semidefinite
-from .symmetric import SYMMETRIC, is_symmetric
+from .symmetry import SYMMETRIC, is_symmetric
 
 C = Curvature
 

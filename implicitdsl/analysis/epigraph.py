@@ -17,7 +17,7 @@ from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, Constraint, Program
 from implicitdsl.ir.remake import remake
 
 from .curvature import Curvatures
-from .symmetric import SYMMETRIC, is_symmetric, symmetric_unknowns
+from .symmetry import SYMMETRIC, is_symmetric, symmetric_unknowns
 
 KINKS = frozenset(("abs", "relu", "maximum", "minimum", "max_all", "min_all", "norm_1", "norm_inf"))
 

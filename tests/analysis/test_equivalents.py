@@ -47,3 +47,16 @@ def test_energies_with_squared_norms_have_no_kink() -> None:
     assert analysis.blocks[0].system is not None
     assert show(analysis.blocks[0].system.residual[0]) == "2 z + Q z"
     assert analysis.blocks[0].value("affine") == "dense"
+
+
+def test_no_module_hides_what_the_room_hands_out() -> None:
+    """Importing a submodule binds its name in the room: it must not be that of a function."""
+    import importlib
+    import pkgutil
+
+    import implicitdsl.analysis as room
+
+    for module in pkgutil.iter_modules(room.__path__):
+        importlib.import_module(f"{room.__name__}.{module.name}")
+    for name in room.__all__:
+        assert not isinstance(getattr(room, name), type(room)), name

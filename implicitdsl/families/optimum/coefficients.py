@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace as replace_fields
 
-from implicitdsl.analysis.symmetric import is_symmetry
+from implicitdsl.analysis.symmetry import is_symmetry
 from implicitdsl.calculus import dense_jacobian, jacobian, linearize, simplify, vjp
 from implicitdsl.families.equilibrium.packing import Packing, join, pack
 from implicitdsl.ground.records import dataclass

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from implicitdsl.analysis.symmetric import SYMMETRIC, is_symmetric, symmetric_unknowns
+from implicitdsl.analysis.symmetry import SYMMETRIC, is_symmetric, symmetric_unknowns
 from implicitdsl.ir.model import Model
 from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, SECOND, Constraint, Program
 from implicitdsl.solvers.optimum.cones import Cones

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 
-from implicitdsl.analysis.symmetric import is_symmetry, symmetric_unknowns
+from implicitdsl.analysis.symmetry import is_symmetry, symmetric_unknowns
 from implicitdsl.backward.failure import Failures
 from implicitdsl.calculus import simplify, vjp
 from implicitdsl.families.equilibrium.generate import write

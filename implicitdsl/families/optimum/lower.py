@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from implicitdsl.analysis.nearest import Nearest
-from implicitdsl.analysis.symmetric import symmetric_unknowns
+from implicitdsl.analysis.symmetry import symmetric_unknowns
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.kkt import Spec
 from implicitdsl.families.call import Call
