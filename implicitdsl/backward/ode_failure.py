@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ..ground.outcomes import Outcome
+from ..solvers.carries import operator, where_any
 from ..solvers.ode.trajectory import CONVERGED, Ended
 from .failure import Failures, announce
 
@@ -27,8 +26,10 @@ def describe(status: Tensor, time: Tensor, where: str) -> str:
 def report_unfinished(ended: Ended, failures: Failures) -> Ended:
     """Apply the policy to an integration; under `nan` the states of failed rows are NaN. One host sync."""
     if torch.compiler.is_compiling():
-        y = _report_unfinished(ended.y, ended.status, ended.time, *failures.named())
-        return ended._replace(y=y)
+        named = failures.named()
+        every = ~ended.converged, ended.status, ended.time.detach()
+        lost = where_any(every[0], lambda failed, s, t: _report_unfinished(failed, s, t, *named), *every)
+        return ended._replace(y=torch.where(lost.view(-1, 1, 1), torch.nan, ended.y))
     good = ended.converged
     if bool(good.all()):
         return ended
@@ -57,22 +58,19 @@ def report_drift(drift: Tensor, cotangent: Tensor, good: Tensor, failures: Failu
     return torch.where(lost.unsqueeze(1), torch.nan, cotangent) if failures.policy == "nan" else cotangent
 
 
-@torch.library.custom_op("implicitdsl::report_unfinished", mutates_args=())
-def _report_unfinished(y: Tensor, status: Tensor, time: Tensor, policy: str, where: str) -> Tensor:
-    good = status == CONVERGED
-    if bool(good.all()):
-        return y.clone()
-    announce(describe(status, time, where), Failures(policy, where))
-    return torch.where(good.view(-1, 1, 1), y, torch.nan) if policy == "nan" else y.clone()
+def _called_unfinished(failed: Tensor, status: Tensor, time: Tensor, policy: str, where: str) -> Tensor:
+    """The rows of which nothing is handed on."""
+    if bool(failed.any()):
+        announce(describe(status, time, where), Failures(policy, where))
+    return failed.clone() if policy == "nan" else torch.zeros_like(failed)
 
 
-def _pass(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    return g, None, None, None, None
+def _unfinished_like(failed: Tensor, status: Tensor, time: Tensor, policy: str, where: str) -> Tensor:
+    return torch.empty_like(failed)
 
 
-_report_unfinished.register_autograd(_pass)
-
-
-@_report_unfinished.register_fake
-def _unfinished_like(y: Tensor, status: Tensor, time: Tensor, policy: str, where: str) -> Tensor:
-    return torch.empty_like(y)
+_report_unfinished = operator(
+    "report_unfinished(Tensor failed, Tensor status, Tensor time, str policy, str where) -> Tensor",
+    _called_unfinished,
+    _unfinished_like,
+)
