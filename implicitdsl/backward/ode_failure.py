@@ -10,13 +10,21 @@ from ..solvers.carries import operator, where_any
 from ..solvers.ode.trajectory import CONVERGED, Ended
 from .failure import Failures, announce
 
+ADVICE = {
+    Outcome.DIVERGED: "the solution grows without bound, or its rates are not finite there; it may end there, or steps "
+    "of a fixed size are too long: take more, or a method that adapts them",
+    Outcome.OUTSIDE: "a time is asked for that lies before the beginning of the interval",
+}
+"""Where what is said of iterations does not fit."""
+
 
 def describe(status: Tensor, time: Tensor, where: str) -> str:
     """One line: how many rows, the first of them, where it stopped and why."""
     failed = status != CONVERGED
     first = int(failed.to(torch.int64).argmax())
     place = f"{where}: " if where else ""
-    advice = Outcome(int(status[first])).advice
+    outcome = Outcome(int(status[first]))
+    advice = ADVICE.get(outcome, outcome.advice)
     return (
         f"[IMP801] {place}{int(failed.sum())} of {status.numel()} samples did not reach the end of the interval; "
         f"sample {first} stopped at t = {float(time[first]):.6g}: {advice}"

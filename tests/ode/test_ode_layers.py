@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import implicitdsl as imp
+from implicitdsl.ground.outcomes import Outcome
 
 D = torch.float64
 TIGHT = "using dopri5(rtol=1e-11, atol=1e-13)"
@@ -286,3 +287,17 @@ def test_terminal_conditions_run_backwards() -> None:
                         "return z(0)")  # fmt: skip
     x = numbers(2, 3)
     assert torch.allclose(layer(x), x * torch.exp(torch.ones((), dtype=D)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("using", ["", "using tsit5", "using rodas5p", "using rk4(steps=5)"])
+def test_rates_that_are_not_finite_at_the_beginning(using: str) -> None:
+    """The row ends with a verdict and advice for differential equations; the other is as if alone."""
+    layer = imp.compile(
+        "given x in R\nfind z(t) in R for t in [0, 1] such that dz/dt = sqrt(z - 1), z(0) = x\n" + using
+    )
+    x = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    with pytest.warns(imp.ConvergenceWarning, match=r"sample 0 stopped at t = 0: .*not finite"):
+        solution = layer.solve(x)
+    adapts = not using.startswith("using rk4")
+    assert solution.report.status.tolist() == [Outcome.STEP_UNDERFLOW if adapts else Outcome.DIVERGED, 0]
+    assert abs(float(solution.value[1]) - 3.25) < 1e-5

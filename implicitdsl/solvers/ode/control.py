@@ -17,6 +17,8 @@ GAINS = {"i": (1.0, 0.0, 0.0), "pi": (0.8, 0.31, 0.0), "pid": (0.58, 0.21, 0.1)}
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 EPS = torch.finfo(torch.float64).eps
 ROUNDING = 1e-9
+NOTHING = 1e-100
+"""A part of the span that is too small for any step, also from its beginning, where there is no rounding."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Control:
 
     def small(self, s: Tensor, h: Tensor, span: Tensor) -> Tensor:
         """Whether the step h from s, parts of the span, is too small to be taken, (b, 1)."""
-        small = s + h <= s * (1 + 2 * EPS)
+        small = s + h <= s * (1 + 2 * EPS) + NOTHING
         if self.min_step is not None:
             small = small | (h * span.abs() < self.min_step * (1 - ROUNDING))
         return small & (s < 1) & (h > 0)
