@@ -188,6 +188,12 @@ def read_method(
             )
             continue
         values.append((key, value))
+    given = dict(values)
+    for spec in method.options:
+        low, high = given.get(spec.name), given.get(spec.at_most) if spec.at_most else None
+        if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
+            message = f"`{spec.name}` of `{name}` is above `{spec.at_most}`: {low:g} > {high:g}"
+            calls.report.add("IMP704", message, slot.span, notes=(spec.doc,))
     return Options(name, tuple(values), slot.span)
 
 

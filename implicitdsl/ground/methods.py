@@ -13,7 +13,7 @@ from implicitdsl.ground.records import dataclass
 class Option:
     """An option of a method: `kind` is "float", "int", "bool", "name" or "times" (expression of a number or a list);
     values must lie in [lo, hi] (open at lo if `above`), names among `choices`. It does not stand beside those in
-    `without`.
+    `without`, and is at most that named `at_most`.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Option:
     above: bool = False
     choices: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    at_most: str | None = None
 
 
 Verdict = tuple[bool, str] | tuple[bool, str, tuple[tuple[str, object], ...]]

@@ -83,8 +83,9 @@ def test_a_method_for_one_sentence_of_the_layer_leaves_the_others_alone() -> Non
     [
         ("dopri5(controller=pdi)", "option `controller` of `dopri5` is `i`, `pi` or `pid`, not `pdi`"),
         ("euler(dt=0.1, steps=3)", "`euler` takes `dt` or `steps`, not both"),
+        ("dopri5(min_step=0.2, max_step=0.1)", "`min_step` of `dopri5` is above `max_step`: 0.2 > 0.1"),
     ],
-    ids=["choice", "both"],
+    ids=["choice", "both", "order"],
 )
 def test_values_that_no_method_takes(method: str, message: str) -> None:
     (found,) = (d for d in imp.check(FLOW.format(method=method)) if d.is_error)

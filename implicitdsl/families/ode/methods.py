@@ -22,7 +22,9 @@ ADAPTIVE = (
     positive("rtol", None, "relative tolerance; default 1e-5 in float32, 1e-6 in float64"),
     positive("atol", None, "absolute tolerance; default 1e-7 in float32, 1e-9 in float64"),
     positive("dt0", None, "first step; default from the right-hand side"),
-    positive("min_step", None, "a sample that needs a smaller step fails"),
+    Option(
+        "min_step", "float", None, "a sample that needs a smaller step fails", lo=0.0, above=True, at_most="max_step"
+    ),
     positive("max_step", None, "no step is larger"),
     count("max_steps", 10000, "steps after which a sample is given up"),
     Option("controller", "name", "i", "step controller", choices=("i", "pi", "pid")),
