@@ -4,9 +4,6 @@
 # (torch declares the methods of autograd.Function with *args)
 from __future__ import annotations
 
-import hashlib
-import pickle
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,6 +13,7 @@ from torch import Tensor
 
 from ..solvers.carries import operator
 from ..solvers.factor import Factor, decompose
+from ..solvers.named import digest, name, named
 from ..solvers.optimum.dual import Kept, dual_of
 from ..solvers.optimum.polish import direct
 from ..solvers.optimum.quadratic import Optimum, Quadratic, times, times_transposed
@@ -47,24 +45,12 @@ class Spec:
     """What compiled graphs call this by: a digest of all the rest, the same in every process."""
 
     def __post_init__(self) -> None:
-        try:
-            content = pickle.dumps((self.solver, self.equalities, self.failures))
-        except (pickle.PicklingError, AttributeError, TypeError):  # a solver of somebody else's
-            content = uuid.uuid4().bytes
-        self.__setstate__({**self.__dict__, "key": hashlib.sha256(content).hexdigest()[:16]})
+        object.__setattr__(self, "key", digest((self.solver, self.equalities, self.failures)))
+        name(self.key, self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _SPECS[self.key] = self
-
-
-_SPECS: dict[str, Spec] = {}
-
-
-def _known(key: str) -> Spec:
-    if found := _SPECS.get(key):
-        return found
-    raise RuntimeError("this graph solves a program whose layer this process has not compiled from its spec")
+        name(self.key, self)
 
 
 def quadratic_optimum(spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Optimum]:
@@ -200,7 +186,7 @@ def _cotangents(
 
 
 def _called_solve(key: str, tensors: list[Tensor]) -> list[Tensor]:
-    spec = _known(key)
+    spec: Spec = named(key)
     found, factor = _solved(spec, Quadratic(*_whole(tensors), spec.equalities))
     regular = torch.full_like(found.status[:1], isinstance(factor, Kept))
     return [t.clone(memory_format=torch.contiguous_format) for t in (*found[:7], regular)]
@@ -219,7 +205,8 @@ _solve = operator("quadratic_optimum(str key, Tensor[] tensors) -> Tensor[]", _c
 
 
 def _called_pull(key: str, tensors: list[Tensor], found: list[Tensor]) -> list[Tensor]:
-    spec, (*found, regular) = _known(key), found
+    spec: Spec = named(key)
+    *found, regular = found
     P, q, C, d = _whole(tensors)
     gz, gy, z, y, active, status = found
     kept = _kept(spec, Quadratic(P, q, C, d, spec.equalities), active) if bool(regular) else None

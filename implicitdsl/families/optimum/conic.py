@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,15 +18,16 @@ from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
 from implicitdsl.solvers.factor import Factor
 from implicitdsl.solvers.loop import Solver
-from implicitdsl.solvers.optimum.cones import Cones, svec_matrix
+from implicitdsl.solvers.optimum.cones import Cones
 from implicitdsl.solvers.optimum.conic import Cone, Conic, jacobian, optimality, steady
 from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import CONVERGED, Solved
 
-from .block import Rows, report, shaped, triangles
+from .block import Rows, report
 from .evaluate import Evaluate
-from .in_graph import InGraph, known
+from .in_graph import InGraph
 from .samples import Ranked, mark, screened
+from .vectors import Vectors
 
 RANKS = (2, 1, 2, 1)
 
@@ -66,17 +66,10 @@ class ConicBlock:
     def __setstate__(self, state: dict[str, Any]) -> None:
         recipe: ConicRecipe = state["recipe"]
         self.recipe = recipe
-        parts = [
-            svec_matrix(shape[0]).T if flat else torch.eye(math.prod(shape), dtype=torch.float64)
-            for (_, shape), flat in zip(recipe.unknowns, recipe.symmetric, strict=True)
-        ]
-        self.columns = torch.block_diag(*parts)  # z = columns x
-        self.rows = triangles(recipe.count, recipe.matrices)
-        if recipe.cones.second:
-            _ = recipe.cones.padded  # made here, as what is made within a transform belongs to it
+        self.vectors = Vectors(recipe)
         problem, solver = _problem(recipe), _Solver(recipe)
         self.problem = problem
-        self.in_graph = InGraph(known(recipe, lambda z0, a: solver.solve(problem, z0, a)))
+        self.in_graph = InGraph.of(recipe, lambda z0, a: solver.solve(problem, z0, a))
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -99,7 +92,7 @@ class ConicBlock:
         if lost is not None:
             a = (a[0], torch.where(lost.unsqueeze(-1), torch.nan, a[1]), *a[2:])
         count = next((t.shape[0] for t, rank in zip(a, RANKS, strict=True) if t.ndim > rank), 1)
-        n = self.columns.shape[1]
+        n = self.vectors.columns.shape[1]
         z0 = a[1].detach().new_zeros(count, n + recipe.cones.size)
         solver = self.in_graph if torch.compiler.is_compiling() else _Solver(recipe)
         try:
@@ -107,39 +100,19 @@ class ConicBlock:
         except ConvergenceError as error:
             if isinstance(error.solution, Solved):
                 lost = error.solution
-                error.solution = self._unpacked(lost.z, batch, kind), report(lost, None, batch, "conic")
+                error.solution = self.vectors.unpacked(lost.z, batch, kind), report(lost, None, batch, "conic")
             raise
         if recipe.failures.policy == "nan":
             (state,) = mark((state,), solved, values, recipe.given)
         made = report(solved, weak(recipe.cones, state[:, n:], solved), batch, "conic") if want_report else None
-        return self._unpacked(state, batch, kind), made
+        return self.vectors.unpacked(state, batch, kind), made
 
     def _coefficients(self, values: Mapping[str, Tensor], functions: Mapping[str, Bound]) -> tuple[Tensor, ...]:
         """P, q, A, b of the vectorised problem: s = b − A x is 0, ≥ 0, or `svec` of a semidefinite matrix."""
         P, q, C, d = self.recipe.coefficients(values, functions)
-        T, R = self.columns.to(q.device), self.rows.to(q.device)
+        T, R = self.vectors.columns.to(q.device), self.vectors.rows.to(q.device)
         P = q.new_zeros(T.shape[1], T.shape[1]) if P is None else T.mT @ P @ T
         return P, q @ T, R @ C @ T, d @ R.mT
-
-    def _unpacked(self, state: Tensor, batch: int | None, kind: torch.dtype) -> dict[str, Tensor]:
-        recipe = self.recipe
-        shared = state.shape[0] == 1 and batch != 1
-        n = self.columns.shape[1]
-        z = state[:, :n] @ self.columns.mT.to(state.device)
-        found: dict[str, Tensor] = {}
-        at = 0
-        for name, shape in recipe.unknowns:
-            count = math.prod(shape)
-            found[name] = shaped(z[:, at : at + count], shape, shared, kind)
-            at += count
-        if recipe.duals:
-            w = state[:, n:]
-            y = (recipe.cones.project(w) - w) @ self.rows.to(state.device)
-            for key, label in recipe.duals:
-                mine = [r for r in recipe.rows if r.label == label]
-                total = torch.stack([r.sign * y[:, r.start : r.stop : r.step] for r in mine]).sum(0)
-                found[key] = shaped(total, mine[0].shape, shared, kind)
-        return found
 
 
 def _problem(recipe: ConicRecipe) -> RootProblem:

@@ -19,6 +19,7 @@ from implicitdsl.ground.outcomes import Outcome
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
 from implicitdsl.lowering.source import Program
+from implicitdsl.solvers.factor import Factor
 from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.optimum.cones import Cones, svec_matrix
 from implicitdsl.solvers.optimum.conic import steady
@@ -27,13 +28,13 @@ from implicitdsl.solvers.optimum.lost import reasons
 from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import CONVERGED, Solved, norm
 
-from .block import Rows, report, shaped, triangles
+from .block import Rows, report
 from .conic import kept, weak
-from .in_graph import InGraph, known
+from .ending import finished
+from .in_graph import InGraph
 from .samples import mark
+from .vectors import Vectors
 
-EXACT, ROUNDING, STEPS, NEAR = 1e-14, 1e-11, 12, 0.1
-"""As in `smooth`: conditions that need no further step; that need none that doesn't help; steps; how far they lead."""
 INNER = frozenset(("PSD", "PD"))
 """Sets of which an inner point is the start."""
 CONSTANTS = (1.0, 0.1, 10.0, -1.0)
@@ -80,21 +81,14 @@ class ConvexBlock:
     def __setstate__(self, state: dict[str, Any]) -> None:
         recipe: ConvexRecipe = state["recipe"]
         self.recipe = recipe
-        parts = [
-            svec_matrix(shape[0]).T if flat else torch.eye(math.prod(shape), dtype=torch.float64)
-            for (_, shape), flat in zip(recipe.unknowns, recipe.symmetric, strict=True)
-        ]
-        self.columns = torch.block_diag(*parts)  # the unknowns are columns x
-        self.rows = triangles(recipe.count, recipe.matrices)
-        if recipe.cones.second:
-            _ = recipe.cones.padded  # made here, as what is made within a transform belongs to it
-        columns, rows = self.columns, self.rows
+        self.vectors = Vectors(recipe)
+        columns, rows = self.vectors.columns, self.vectors.rows
 
         def solve(z0: Tensor, a: Inputs) -> Solved:
             optimality = Optimality(recipe, columns.to(z0.device), rows.to(z0.device))
             return _Solver(optimality).solve(optimality.problem(), z0, a)
 
-        self.in_graph = InGraph(known(recipe, solve))
+        self.in_graph = InGraph.of(recipe, solve)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -114,7 +108,7 @@ class ConvexBlock:
         a = tuple(values[name].double() for name in recipe.inputs)
         rows = next((x.shape[0] for x, rank in zip(a, recipe.ranks, strict=True) if x.ndim > rank), 1)
         like = a[0].detach() if a else torch.empty((), dtype=torch.float64)
-        optimality = Optimality(recipe, self.columns.to(like.device), self.rows.to(like.device))
+        optimality = Optimality(recipe, self.vectors.columns.to(like.device), self.vectors.rows.to(like.device))
         z0 = self._start(values, like, rows, start)
         solver = self.in_graph if torch.compiler.is_compiling() else _Solver(optimality)
         try:
@@ -124,15 +118,15 @@ class ConvexBlock:
         except ConvergenceError as error:
             if isinstance(error.solution, Solved):
                 lost = error.solution
-                error.solution = self._unpacked(lost.z, batch, kind), report(lost, None, batch, "conic")
+                error.solution = self.vectors.unpacked(lost.z, batch, kind), report(lost, None, batch, "conic")
             raise
         if recipe.failures.policy == "nan":
             (state,) = mark((state,), solved, values, list(zip(recipe.inputs, recipe.ranks, strict=True)))
         made = None
         if want_report:
-            w = state[:, self.columns.shape[1] :]
+            w = state[:, self.vectors.columns.shape[1] :]
             made = report(solved, weak(recipe.cones, w, solved), batch, "conic")
-        return self._unpacked(state, batch, kind), made
+        return self.vectors.unpacked(state, batch, kind), made
 
     def _start(
         self, values: Mapping[str, Tensor], like: Tensor, rows: int, start: Mapping[str, Tensor] | None
@@ -140,7 +134,7 @@ class ConvexBlock:
         """(B, n + m): a warm start, the expression of `start`, or a point of the sets; the rest zero."""
         recipe = self.recipe
         z0 = torch.cat([r.unit() if r.name in INNER else r.start() for r in recipe.regions.regions]).to(like)
-        z0 = z0.expand(rows, len(self.columns)).clone()
+        z0 = z0.expand(rows, len(self.vectors.columns)).clone()
         if recipe.start is not None:
             given = [values[name].detach().double() for name in recipe.start]
             z0 = recipe.program["start"](*given)[..., : z0.shape[-1]].expand(rows, -1).clone()
@@ -150,27 +144,7 @@ class ConvexBlock:
             if start is not None and name in start:
                 z0[:, at : at + count] = start[name].detach().double().reshape(-1, count)
             at += count
-        return torch.cat([z0 @ self.columns.to(z0.device), z0.new_zeros(rows, recipe.cones.size)], -1)
-
-    def _unpacked(self, state: Tensor, batch: int | None, kind: torch.dtype) -> dict[str, Tensor]:
-        recipe = self.recipe
-        shared = state.shape[0] == 1 and batch != 1
-        n = self.columns.shape[1]
-        z = state[:, :n] @ self.columns.mT.to(state.device)
-        found: dict[str, Tensor] = {}
-        at = 0
-        for name, shape in recipe.unknowns:
-            count = math.prod(shape)
-            found[name] = shaped(z[:, at : at + count], shape, shared, kind)
-            at += count
-        if recipe.duals:
-            w = state[:, n:]
-            y = (recipe.cones.project(w) - w) @ self.rows.to(state.device)
-            for key, label in recipe.duals:
-                mine = [r for r in recipe.rows if r.label == label]
-                total = torch.stack([r.sign * y[:, r.start : r.stop : r.step] for r in mine]).sum(0)
-                found[key] = shaped(total, mine[0].shape, shared, kind)
-        return found
+        return torch.cat([z0 @ self.vectors.columns.to(z0.device), z0.new_zeros(rows, recipe.cones.size)], -1)
 
 
 @dataclass(frozen=True)
@@ -267,12 +241,16 @@ class _Solver(Solver):
             lambda x, rows: conditions.values(x, at(rows)),
             lambda x, y, rows: conditions.slope(x, y, at(rows)),
         )
+
+        def factor(J: Tensor) -> Factor:
+            return steady(J.nan_to_num(0.0, 0.0, 0.0), n)[0]
+
         x0 = self._defined(z0[:, :n], a)
         found = recipe.solver.solve(cones, x0)
         state = torch.cat([found.x, found.w], -1)
         hopeless = (found.status == int(Outcome.INFEASIBLE)) | (found.status == int(Outcome.UNBOUNDED))
         hopeless = hopeless | (found.status == int(Outcome.NOT_FINITE))
-        state, error = _finished(problem, state, a, ~hopeless, n)
+        state, error = finished(problem, state, a, ~hopeless, factor, state.shape[-1])
         good = ~hopeless & self._solved(problem.F(state, a), state)
         status = torch.where(good, CONVERGED, found.status)
         status = torch.where((status == CONVERGED) & ~good, int(Outcome.STALLED), status)
@@ -280,8 +258,8 @@ class _Solver(Solver):
         if bool(open_.any()):
             lost = open_.nonzero().squeeze(-1)
             status[lost] = reasons(cones, x0[lost], lost, status[lost], recipe.solver)
-        factor = kept(problem.J(state, a), n, status, bool(recipe.duals))
-        return Solved(state, status, found.iterations, error, found.iterations, factor)
+        left = kept(problem.J(state, a), n, status, bool(recipe.duals))
+        return Solved(state, status, found.iterations, error, found.iterations, left)
 
     def _solved(self, F: Tensor, state: Tensor) -> Tensor:
         """Whether stationarity holds relative to the multipliers, and each constraint relative to point and slacks."""
@@ -305,22 +283,3 @@ class _Solver(Solver):
             if not bool(open_.any()):
                 break
         return found
-
-
-def _finished(problem: RootProblem, state: Tensor, a: Inputs, open_: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The best of some Newton steps, and its residual."""
-    F, first, trial = problem.F(state, a), state, state
-    error = norm(F)
-    open_ = open_ & (error > EXACT)
-    for _ in range(STEPS):
-        if not bool(open_.any()):
-            break
-        factor, _ = steady(problem.J(trial, a).nan_to_num(0.0, 0.0, 0.0), n)
-        trial = torch.where(open_.unsqueeze(-1), trial - factor.solve(F), trial)
-        F = problem.F(trial, a)
-        after = norm(F)
-        near = (trial - first).abs().amax(-1) <= NEAR * (1 + first.abs().amax(-1))
-        helps = open_ & near & (after < error)
-        state, error = torch.where(helps.unsqueeze(-1), trial, state), torch.where(helps, after, error)
-        open_ = open_ & (after > EXACT) & near & (helps | (error > ROUNDING))
-    return state, error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,33 +10,30 @@ from torch import Tensor
 
 from implicitdsl.solvers.carries import operator
 from implicitdsl.solvers.loop import Solver
+from implicitdsl.solvers.named import digest, name, named
 from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import Solved
-
-_KNOWN: dict[str, Callable[[Tensor, Inputs], Solved]] = {}
-
-
-def known(content: object, solve: Callable[[Tensor, Inputs], Solved]) -> str:
-    """What graphs call `solve` (z0, a) -> the solution by: a digest of the `content` that it is made of."""
-    key = hashlib.sha256(pickle.dumps(content)).hexdigest()[:16]
-    _KNOWN[key] = solve
-    return key
 
 
 @dataclass(frozen=True)
 class InGraph(Solver):
-    """What is `known` by a key, in a compiled graph. Its results have no factor."""
+    """What is `named` by a key, in a compiled graph. Its results have no factor."""
 
     key: str
+
+    @classmethod
+    def of(cls, content: object, solve: Callable[[Tensor, Inputs], Solved]) -> InGraph:
+        """`solve` (z0, a) -> the solution; `content` is all that it is made of."""
+        key = digest(content)
+        name(key, solve)
+        return cls(key)
 
     def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
         return Solved(*_solve_program(self.key, z0, list(a)))
 
 
 def _called(key: str, z0: Tensor, a: list[Tensor]) -> list[Tensor]:
-    if key not in _KNOWN:
-        raise RuntimeError("this graph solves a program whose layer this process has not compiled from its spec")
-    found = _KNOWN[key](z0, tuple(a))
+    found = named(key)(z0, tuple(a))
     return [t.clone(memory_format=torch.contiguous_format) for t in found[:5]]
 
 

@@ -22,15 +22,12 @@ from implicitdsl.solvers.factor import factorise
 from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.optimum.smooth import Derivatives, Smooth, SmoothProblem, Values
 from implicitdsl.solvers.problem import Inputs, RootProblem
-from implicitdsl.solvers.verdict import CONVERGED, Solved, norm
+from implicitdsl.solvers.verdict import CONVERGED, Solved
 
 from .block import report, shaped
-from .in_graph import InGraph, known
+from .ending import finished
+from .in_graph import InGraph
 from .samples import mark
-
-EXACT, ROUNDING, STEPS, NEAR = 1e-14, 1e-11, 12, 0.1
-"""Optimality conditions that are met to the first need no further step, to the second none that does not help; so many
-steps are taken at most, no farther than the last, relative to z."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class SmoothBlock:
         self.recipe: SmoothRecipe = state["recipe"]
         problem, solver = _problem(self.recipe), KktSolver(self.recipe)
         self.problem = problem
-        self.in_graph = InGraph(known(self.recipe, lambda z0, a: solver.solve(problem, z0, a)))
+        self.in_graph = InGraph.of(self.recipe, lambda z0, a: solver.solve(problem, z0, a))
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -195,20 +192,7 @@ class KktSolver(Solver):
 
         found = recipe.solver.solve(SmoothProblem(values, derivatives), z0[:, :n])
         state = torch.cat([found.z, found.nu, found.lam], -1)
-        trial, F, first = state, problem.F(state, a), state
-        error = norm(F)
-        open_ = (found.status == CONVERGED) & (error > EXACT)
-        for _ in range(STEPS):
-            if not bool(open_.any()):
-                break
-            # also where the residual grows at first: the active set of s = λ = √μ is open until a step decides it
-            trial = torch.where(open_.unsqueeze(-1), trial - factorise(problem.J(trial, a)).solve(F), trial)
-            F = problem.F(trial, a)
-            after = norm(F)
-            near = (trial - first)[:, :n].abs().amax(-1) <= NEAR * (1 + found.z.abs().amax(-1))
-            helps = open_ & near & (after < error)  # far away there may be another stationary point, of another kind
-            state, error = torch.where(helps.unsqueeze(-1), trial, state), torch.where(helps, after, error)
-            open_ = open_ & (after > EXACT) & near & (helps | (error > ROUNDING))
+        state, error = finished(problem, state, a, found.status == CONVERGED, factorise, n)
         return Solved(state, found.status, found.iterations, error, found.iterations)
 
 
