@@ -13,7 +13,7 @@ from ..solvers.ode.explicit import Explicit
 from ..solvers.ode.problem import OdeProblem
 from ..solvers.ode.trajectory import Places, Taken, Tape
 from ..solvers.problem import Inputs
-from .discrete_adjoint import Gradients, Stages
+from .ode_sums import Gradients, Stages
 
 DRIFT = 1e3
 """Units of the tolerance by which states may miss, on their way back, those of the way there."""

@@ -12,84 +12,11 @@ from torch import Tensor
 from ..solvers.ode.explicit import Explicit
 from ..solvers.ode.kinks import within
 from ..solvers.ode.problem import Found, OdeProblem
-from ..solvers.ode.trajectory import Taken, Tape, interpolate
+from ..solvers.ode.trajectory import Taken, Tape
 from ..solvers.problem import Inputs
-
-GATHERED = 2**18
-"""Numbers of stages that are collected before the inputs' cotangents are computed, in one product for all of them:
-many calls of operators become one while all that it reads stays in the cache."""
-
-
-class Stages(NamedTuple):
-    """Stages at t (m,) with states y and cotangents u (m, N) of their rates; ids (m,) are their rows, None: all of
-    them, once or several times. kept, more: see `Reuse`.
-    """
-
-    t: Tensor
-    y: Tensor
-    u: Tensor
-    ids: Tensor | None
-    kept: Found = ()
-    more: Found = ()
-
-
-class Gradients:
-    """Sums of the inputs' cotangents. Stages of many steps are collected and pulled back at once."""
-
-    def __init__(self, problem: OdeProblem, a: Inputs, wanted: Sequence[bool], rows: int) -> None:
-        self.problem, self.a, self.rows = problem, a, rows
-        self.wanted = any(wanted)
-        self.batched = [x.dim() > r for x, r in zip(a, problem.ranks, strict=True)]
-        self.totals: list[Tensor | None] = [None] * len(a)
-        self.held: list[Stages] = []
-        self.count = 0
-        core = [size for x, r in zip(a, problem.ranks, strict=True) for size in x.shape[x.dim() - r :]]
-        self.width = max(core, default=1)
-
-    def add(self, stages: Stages) -> None:
-        if not self.wanted:
-            return
-        self.held.append(stages)
-        self.count += len(stages.y) * max(self.width, stages.y.shape[1])
-        if self.count >= GATHERED:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self.held:
-            return
-        held, reuse = self.held, self.problem.reuse
-        t, y, u = joined([h.t for h in held]), joined([h.y for h in held]), joined([h.u for h in held])
-        ids, a = None, self.a
-        if any(self.batched):
-            everyone = torch.arange(self.rows, device=y.device)
-            ids = joined([everyone.repeat(len(h.y) // self.rows) if h.ids is None else h.ids for h in held])
-            a = self.problem.rows(self.a, ids)
-        if reuse is None or not held[0].kept:
-            found = self.problem.pull_parameters(t, y, u, a)
-        else:
-            kept, more = (tuple(joined(x) for x in zip(*each, strict=True)) for each in
-                          ([h.kept for h in held], [h.more for h in held]))  # fmt: skip
-            found = reuse.pull_inputs(t, y, u, kept, more, *a)
-        self.held, self.count = [], 0
-        self.put(found, ids)
-
-    def put(self, found: Sequence[Tensor | None], ids: Tensor | None) -> None:
-        """Cotangents of the inputs, those of batched ones row by row for `ids` (None: all, once)."""
-        for i, g in enumerate(found):
-            if g is None:
-                continue
-            total = self.totals[i]
-            if self.batched[i]:
-                if total is None:
-                    total = torch.zeros_like(self.a[i])
-                self.totals[i] = total.add_(g) if ids is None else total.index_add_(0, ids, g)
-            else:
-                self.totals[i] = g if total is None else total + g
-
-
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Along the first axis; a single one without a copy."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+from .ode_outputs import dense, landed, seen
+from .ode_propagators import Carried, stretch, transpose_many
+from .ode_sums import Gradients
 
 
 def discrete_adjoint(
@@ -108,46 +35,29 @@ def discrete_adjoint(
     (`undone`). Not differentiable: see `replay`.
     (Hairer, Nørsett & Wanner I, §II.6; Sandu, ICCS 2006.)
     """
-    rows, entries = g.shape[0], tape.entries
-    sums = Gradients(problem, a, wanted, rows)
+    entries = tape.entries
+    sums = Gradients(problem, a, wanted, g.shape[0])
     begin = torch.where((at <= 0).unsqueeze(-1), g, 0.0).sum(1)
     ends = torch.where((at > 0).unsqueeze(-1), g, 0.0)
     if at.shape[1] > 1:
-        ends = torch.where(_seen(entries, at).unsqueeze(-1), 0.0, ends)
-    u = lam = ends.sum(1)
+        ends = torch.where(seen(entries, at).unsqueeze(-1), 0.0, ends)
+    carried = Carried(ends.sum(1))
     states = _States(problem, entries, a, tape.budget is not None) if undone is None else undone
-    present: Tensor | None = None
-    mine = a
-    for k in range(len(entries) - 1, -1, -1):
+    ids, mine, k, alone = None, a, len(entries), 0
+    while k:
+        first = k if alone else stretch(entries, k, sums.width)
+        if first < k:
+            if transpose_many(problem, entries[first:k], a, at, g, carried, sums):
+                k = first
+                continue
+            alone = k - first
+        k, alone = k - 1, max(alone - 1, 0)
         e = entries[k]
-        if e.ids is not present:
-            lam = u if present is None else lam.index_copy(0, present, u)
-            present = e.ids
-            mine, u = (a, lam) if present is None else (problem.rows(a, present), lam.index_select(0, present))
-        u = _step(problem, e, states[k], mine, u, g, at, sums)
-    lam = u if present is None else lam.index_copy(0, present, u)
+        if e.ids is not ids:
+            ids, mine = e.ids, a if e.ids is None else problem.rows(a, e.ids)
+        carried.u = _step(problem, e, states[k], mine, carried.rows(ids), g, at, sums)
     sums.flush()
-    return lam + begin, sums.totals
-
-
-def _seen(entries: Sequence[Taken], at: Tensor) -> Tensor:
-    """Which of the inner places were passed, and so have their own cotangent."""
-    seen = torch.zeros_like(at, dtype=torch.bool)
-    for e in entries:
-        if e.asked is not None:
-            r, c, _ = e.asked
-            seen[r if e.ids is None else e.ids[r], c] = True
-        elif e.method.interpolant is None:
-            if e.ids is None:
-                seen |= _hit(e, at)
-            else:
-                seen[e.ids] |= _hit(e, at[e.ids])
-    return seen
-
-
-def _hit(e: Taken, at: Tensor) -> Tensor:
-    """The inner places (b, K) at which a step ended."""
-    return (at == e.end) & (at < 1)
+    return carried.whole() + begin, sums.totals
 
 
 def _step(
@@ -161,10 +71,8 @@ def _step(
     sums: Gradients,
 ) -> Tensor:
     """The cotangent before a step, from that after it."""
-    method = e.method
-    if method.interpolant is None and at.shape[1] > 1:
-        hit = _hit(e, at if e.ids is None else at[e.ids])
-        u = u + torch.where(hit.unsqueeze(-1), g if e.ids is None else g[e.ids], 0.0).sum(1)
+    method, given = e.method, landed(e, at, g)
+    u = u if given is None else u + given
     if not isinstance(method, Explicit):
         return _by_autograd(within(problem, e.sides), e, state.y, a, u, sums)
     piece = within(problem, e.sides)
@@ -174,27 +82,12 @@ def _step(
     elif kept is not None and piece.reuse is not None:
         start = piece.reuse.rate(e.t, state.y, *a)[1] if state.start is None else state.start
         kept = (start, *kept)
-    dense = direct = None
-    if e.asked is not None:
-        r, c, theta = e.asked
-        assert method.interpolant is not None
-        weights = interpolate(method.interpolant, theta, u)
-        given = g[r if e.ids is None else e.ids[r], c]
-        dense = u.new_zeros(len(weights), *u.shape)
-        dense.index_add_(1, r, weights.unsqueeze(-1) * given)
-        direct = torch.zeros_like(u).index_add_(0, r, given)
-    back, bars, more = method.transpose(piece, a, e.t, e.H, Z, u, dense, kept)
+    outputs = dense((e,), g)
+    rates = None if outputs is None else outputs.rates
+    back, bars, more = method.transpose(piece, a, e.t, e.H, Z, u, rates, kept)
     if sums.wanted:
-        count, n = len(bars), u.shape[1]
-        t = method.times(e.t, e.H)[:count]
-        t = t if e.sides is None else e.sides.times(t)
-        if kept is not None:
-            for j in range(count):
-                sums.add(Stages(t[j], Z[j], bars[j], e.ids, kept[j], more[j]))
-        else:
-            ids = None if e.ids is None else e.ids.repeat(count)
-            sums.add(Stages(t.reshape(-1), Z[:count].reshape(-1, n), bars.reshape(-1, n), ids))
-    return back if direct is None else back + direct
+        sums.add_steps(method.times(e.t, e.H), Z, bars, e.ids, e.sides, kept, more)
+    return back if outputs is None else back + outputs.state
 
 
 def _by_autograd(problem: OdeProblem, e: Taken, y: Tensor, a: Inputs, u: Tensor, sums: Gradients) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import implicitdsl as imp
+from implicitdsl.backward import ode_propagators
 from implicitdsl.families.ode import recipe as recipes
 from implicitdsl.lowering import ops
 from implicitdsl.solvers.ode import trajectory
@@ -70,8 +71,11 @@ using dopri5(rtol=1e-6, atol=1e-8)
 """
 
 
-def test_nothing_is_evaluated_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Backwards there are two products with a matrix a stage, and no rate."""
+@pytest.mark.parametrize("together", [False, True])
+def test_nothing_is_evaluated_twice(together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backwards there are two products with a matrix a stage, and no rate; small steps do with those of two steps."""
+    if not together:
+        monkeypatch.setattr(ode_propagators, "SMALL", 0)
     layer = imp.compile(MLP, n=4, h=8).double()
     counted = SimpleNamespace(matvec=0, affine=0, vecmat=0, outer_like=0)
 
@@ -92,6 +96,6 @@ def test_nothing_is_evaluated_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert evaluations == 2 + 6 * steps
     counted.affine = counted.matvec = 0
     y.sum().backward()
-    assert counted.vecmat == 2 * 6 * steps
-    assert (counted.affine, counted.matvec) == (1, 1)  # at the first stage of the first step, which nothing kept
+    assert counted.vecmat == 2 * 6 * (2 if together else steps)
+    assert (counted.affine, counted.matvec) == (1, 1)  # at the first stage of the first step, or of all at once
     assert counted.outer_like <= 2 * steps
