@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .eager import LARGE, SMALL, extent
 from .factor import Factor, factorise
+from .host import LARGE, SMALL, extent
 from .loop import Solver
 from .problem import Inputs, RootProblem
 from .verdict import CONVERGED, NOT_FINITE, SINGULAR, STALLED, Solved, norm, tolerance
@@ -26,11 +26,10 @@ class Direct(Solver):
     """z = z0 - J⁻¹ F(z0) for F affine in z, then one step of iterative refinement, eagerly only where a residual is
     above `EXACT` rounding errors. No spectral radius matters.
 
-    Cost: one factorisation, 2/3 n³ (once for the batch where J is shared), 2 n² a row and two evaluations of F, and as
-    much again for the refinement. Where J
-    is singular, lost pivots are replaced (`Factor.perturbed`): a row that has a solution all the same ends as SINGULAR,
-    one that has none as STALLED at z0. A residual above 10 n·tol after refinement, which means that F is not affine,
-    is STALLED too.
+    Cost: one factorisation, 2/3 n³ (once for the batch where J is shared), 2 n² a row and one F (two where no
+    `constant` is known), and as much again for the refinement. Where J is singular, lost pivots are replaced
+    (`Factor.perturbed`): a row that has a solution all the same ends as SINGULAR, one that has none as STALLED at z0. A
+    residual above 10 n·tol after refinement, which means that F is not affine, is STALLED too.
     """
 
     tol: float | None = None
@@ -44,27 +43,26 @@ class Direct(Solver):
 def solve_affine(
     problem: RootProblem, z0: Tensor, a: Inputs, factor: Factor | SchurFactor, tol: float | None, n: int
 ) -> Solved:
-    """z = z0 - J⁻¹ F(z0), refined once where needed, with its verdicts: see `Direct`. `n`: the length of its sums."""
-    f0 = problem.F(z0, a)
+    """z = z0 - J⁻¹ F(z0), refined once where needed, with its verdicts: see `Direct`. `n`: the length of its sums.
+
+    (Where J is regular and `constant` known, z = J⁻¹ constant: a start has nothing to say.)
+    """
     usable = factor
-    eager = not torch.compiler.is_compiling()
-    regular = eager and factor.regular()
-    if not regular:
-        size = torch.linalg.vector_norm(f0) if factor.shared else norm(f0)
-        usable = factor.perturbed(torch.where(size > 0, size, 1.0))
-    z = z0 - usable.solve(f0)
+    regular = not torch.compiler.is_compiling() and factor.regular()
+    if regular and problem.constant is not None:  # F(z0) = -constant at z0 = 0
+        f0 = problem.constant(*a).expand_as(z0)
+        z, nfe = usable.solve(f0).clone(memory_format=torch.contiguous_format), 1  # results must be no views
+    else:
+        f0 = problem.F(z0, a)
+        if not regular:
+            size = torch.linalg.vector_norm(f0) if factor.shared else norm(f0)
+            usable = factor.perturbed(torch.where(size > 0, size, 1.0))
+        z, nfe = z0 - usable.solve(f0), 2
     f = problem.F(z, a)
-    if regular:
-        # float32 sums of squares serve where none of them vanishes beside EXACT·eps, or overflows
-        measure = torch.linalg.vector_norm
-        size = torch.maximum(measure(z, dim=-1), measure(f0, dim=-1))
-        least, largest = extent(size)
-        error = measure(f, dim=-1)
-        if not (least > SMALL and largest < LARGE):
-            size, error = torch.maximum(norm(z), norm(f0)), norm(f)
-        if bool((error <= EXACT * torch.finfo(z.dtype).eps * size).all()):
-            status, once = (torch.full_like(error, k, dtype=torch.int64) for k in (CONVERGED, 1))
-            return Solved(z, status, once, error, 2 * once, factor, whole=status)
+    if regular and (error := _rounding(z, f0, f)) is not None:
+        status = torch.zeros_like(error, dtype=torch.int64)
+        once = torch.ones_like(status)
+        return Solved(z, status, once, error, once if nfe == 1 else 2 * once, factor, whole=status)
     z = z - usable.solve(f)
     error = norm(problem.F(z, a))
     singular = factor.is_singular().expand_as(error)
@@ -77,4 +75,20 @@ def solve_affine(
     z = torch.where(lost.unsqueeze(-1), z0, z)
     error = torch.where(lost, norm(f0), error)
     once = torch.ones_like(status)
-    return Solved(z, status, once, error, 3 * once, factor)
+    return Solved(z, status, once, error, (nfe + 1) * once, factor)
+
+
+def _rounding(z: Tensor, f0: Tensor, f: Tensor) -> Tensor | None:
+    """‖f‖ (B,) where every row of it is `EXACT` rounding errors of z and f0, else None. Syncs."""
+    # float32 sums of squares serve where none of them vanishes beside EXACT·eps, or overflows
+    measure = torch.linalg.vector_norm
+    size = torch.maximum(measure(z, dim=-1), measure(f0, dim=-1))
+    least, largest = extent(size)
+    error = measure(f, dim=-1)
+    if not (least > SMALL and largest < LARGE):
+        size, error = torch.maximum(norm(z), norm(f0)), norm(f)
+        least = 0.0
+    bound = EXACT * torch.finfo(z.dtype).eps
+    if extent(error)[1] <= bound * least or bool((error <= bound * size).all()):
+        return error
+    return None

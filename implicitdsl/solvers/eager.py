@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .host import LARGE, SMALL, extent
 from .problem import Inputs, RootProblem
 from .verdict import MAX_ITERATIONS, RUNNING, Rule, Solved, View, bundle, leaving, norm, solved_status, verdict, vouched
 
@@ -19,12 +20,6 @@ ROOM = 16.0
 
 GATHERING = 16384
 """Numbers in z through which a step costs about what it costs to gather the unfinished rows of a small batch."""
-
-FEW = 64
-"""So many numbers are taken to the host one by one."""
-
-SMALL, LARGE = 1e-15, 1e15
-"""Between them a norm in float32 is a norm: no square of an entry that matters vanishes or overflows."""
 
 RHYTHM = 16
 """A method that is tested every few steps is tested after another 1/RHYTHM of its steps where that is more."""
@@ -141,15 +136,6 @@ def sized(z: Tensor, scale: Tensor) -> tuple[Tensor, float]:
         return size, most
     size = torch.maximum(norm(z), scale)
     return size, extent(size)[1]
-
-
-def extent(error: Tensor) -> tuple[float, float]:
-    """The smallest and the largest; NaN if any is, zeros of none. One sync; a few numbers are looked through faster
-    here than by an operator."""
-    if error.shape[0] > FEW:
-        error = torch.stack(torch.aminmax(error))
-    values = error.tolist() or (0.0,)
-    return (math.nan, math.nan) if math.isnan(sum(values)) else (min(values), max(values))
 
 
 def _least(errors: list[Tensor]) -> Tensor:

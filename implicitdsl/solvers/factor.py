@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .host import extent
+
 
 class Factor(NamedTuple):
     """LU factors (*, n, n) with pivots (*, n), as `torch.linalg.lu_factor` packs them; or a diagonal (*, n) and None.
@@ -49,7 +51,7 @@ class Factor(NamedTuple):
         """Whether no matrix is singular. One host sync; a shared matrix takes fewer operators than `is_singular`."""
         if self.pivots is None or not self.shared:
             return not bool(self.is_singular().any())
-        least, largest = (float(x) for x in torch.aminmax(self.diagonal.abs()))
+        least, largest = extent(self.diagonal.abs())
         return least > self.lu.shape[-1] * torch.finfo(self.lu.dtype).eps * largest
 
     def perturbed(self, magnitude: Tensor) -> Factor:

@@ -25,6 +25,7 @@ class RootProblem:
     residual     F(z, *a) -> (B, n); `LevenbergMarquardt` takes any number m of equations, (B, m)
     step         G(z, *a) -> (B, n), where the equation is z = G(z, a); then F = z - G
     jacobian     (z, *a) -> ∂F/∂z (B, n, n), or (n, n) where all rows share it; if `diagonal`: (B, n) or (n,)
+    constant     (*a) -> -F(0, *a), (B, n) or (n,), of an affine F: then F = J z - constant
     jvp          (z, v, *a) -> (∂F/∂z) v
     vjp          (z, u, *a) -> (∂F/∂z)ᵀ u
     vjp_inputs   (z, u, *a) -> tuple of (∂F/∂a_i)ᵀ u, each in the shape of a_i, or None where a_i has no derivative
@@ -53,6 +54,7 @@ class RootProblem:
     residual: Callable[..., Tensor] | None = None
     step: Callable[..., Tensor] | None = None
     jacobian: Callable[..., Tensor] | None = None
+    constant: Callable[..., Tensor] | None = None
     jvp: Callable[..., Tensor] | None = None
     vjp: Callable[..., Tensor] | None = None
     vjp_inputs: Callable[..., tuple[Tensor | None, ...]] | None = None

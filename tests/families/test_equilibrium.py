@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+import implicitdsl as imp
 from implicitdsl.families.equilibrium.generate import is_square, write
 from implicitdsl.families.equilibrium.packing import pack
 from implicitdsl.families.equilibrium.roots import Region, Regions, region
 from implicitdsl.families.opaque import Opaques
 from implicitdsl.functions import TABLE
+from implicitdsl.ground.outcomes import Outcome
 from implicitdsl.ground.source import Source
 from implicitdsl.ir import build
 from implicitdsl.ir.dims import Dim
@@ -165,3 +169,49 @@ def test_written_code_names_its_inputs_in_one_order() -> None:
     assert [s.name for s in written.inputs] == ["A"]
     assert written.opaques == ()
     assert written.start is None
+
+
+AFFINE = """
+layer Coupled(n):
+  given x in R^n, c in R
+  param W in R^(n, n)
+  find z in R^n, s in R such that
+    z = W z + s * x + c
+    s = 0.5 * s + sum(z) / 10 + c
+"""
+
+
+def test_affine_equations_are_solved_from_their_constant_wherever_a_solve_starts() -> None:
+    torch.manual_seed(0)
+    layer: Any = imp.compile(AFFINE, n=4).double()
+    layer.W = torch.randn(4, 4) / 5
+    x, c = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    program = layer._runners[0].recipe.program
+    zero = torch.zeros(3, 5, dtype=torch.float64)
+    inputs = [{"W": layer.W, "x": x, "c": c}[name] for name in layer._runners[0].recipe.system.inputs]
+    torch.testing.assert_close(program["constant"](*inputs), -program["residual"](zero, *inputs))
+    cold = layer.solve(x, c)
+    warm = layer.solve(x, c, start={"z": 1e8 * torch.randn(3, 4), "s": torch.full((3,), -1e8)})
+    assert cold.report.nfe.tolist() == [1, 1, 1]
+    for one, other in zip(cold.value, warm.value, strict=True):
+        assert torch.equal(one, other)
+
+
+SYSTEM = """
+layer System(n):
+  given b in R^n
+  param A in R^(n, n)
+  find z in R^n such that A z = b
+"""
+
+
+def test_a_singular_affine_system_keeps_its_start() -> None:
+    layer: Any = imp.compile(
+        "layer L(n):\n  given b in R^n\n  param A in R^(n, n)\n  find z in R^n such that A z = b", n=2
+    )
+    layer.A = torch.ones(2, 2)
+    b = torch.tensor([[2.0, 2.0], [1.0, -1.0]])
+    with pytest.warns(imp.ConvergenceWarning):
+        solved = layer.solve(b, start=torch.tensor([[3.0, -1.0], [5.0, 7.0]]))
+    assert solved.report.status.tolist() == [int(Outcome.SINGULAR), int(Outcome.STALLED)]
+    assert torch.equal(solved.value[1], torch.tensor([5.0, 7.0]))

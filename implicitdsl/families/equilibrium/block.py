@@ -120,7 +120,6 @@ class EquilibriumBlock:
             computed = computed if len(recipe.hoisted) > 1 else (computed,)
             values = {**values, **dict(zip(recipe.hoisted, computed, strict=True))}
         a = tuple(values[name] for name in recipe.system.inputs)
-        given = [values[name] for name, rank in recipe.given if values[name].dim() > rank]
         rows = 1 if batch is None else batch
         tracing = torch.compiler.is_compiling()
         at: tuple[AtSolution, ...] | None = None if tracing else ()
@@ -138,7 +137,7 @@ class EquilibriumBlock:
                 error.solution = self._unpacked(lost.z, batch), report(lost, batch, recipe.methods)
             raise
         if recipe.failures.policy == "nan" and not recipe.explicit:
-            z = marked(z, solved, given)
+            z = marked(z, solved, [values[name] for name, rank in recipe.given if values[name].dim() > rank])
         made = report(solved, batch, recipe.methods, at) if want_report else None
         return self._unpacked(z, batch), made
 
@@ -177,8 +176,10 @@ class EquilibriumBlock:
         recipe = self.recipe
         assert recipe.solver is not None
         z0 = self._start(values, a, rows, start)
-        bound = Opaques({name: functions[name] for name in recipe.system.opaques})
-        made = self._opened(a, bound, z0) if bound else self._closed(z0)
+        if recipe.system.opaques:
+            made = self._opened(a, Opaques({name: functions[name] for name in recipe.system.opaques}), z0)
+        else:
+            made = self._closed(z0)
         solver = recipe.solver
         if made.misfit is not None:
             solver = LeastSquares(solver, made.misfit)

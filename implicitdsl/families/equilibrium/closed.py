@@ -45,6 +45,7 @@ def closed(recipe: Recipe, like: Tensor) -> Made:
         step=_optional(program, "step"),
         stepper=_optional(program, "stepper"),
         jacobian=_optional(program, "jacobian"),
+        constant=_optional(program, "constant"),
         pullback=_optional(program, "pullback"),
         adjoint=_adjoint(program),
         linearised=_linearised(program),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from implicitdsl.analysis import Splitting
 from implicitdsl.analysis.sylvester import TwoSided
-from implicitdsl.calculus import jacobian, linearize, vjp
+from implicitdsl.calculus import jacobian, linearize, simplify, vjp
 from implicitdsl.ir import build
 from implicitdsl.ir.dims import Dim, size_of
 from implicitdsl.ir.function import Functions
@@ -25,8 +25,9 @@ class Written:
 
     `residual` and `step` take (z, *a, *opaques, *dims), `jacobian` and `pullback` too, `pull_inputs` takes u after z;
     `invariants` takes (*outer, *outer_opaques, *dims). `a` are the inputs of the system by name, hoisted ones included.
-    `start` takes (*start_inputs, *dims). With more equations than unknowns `misfit` and `misfit_jacobian` are those of
-    the equations, and `residual` is the stationarity of their sum of squares.
+    `start` takes (*start_inputs, *dims), `constant` of affine equations, -F(0), takes (*a, *dims). With more equations
+    than unknowns `misfit` and `misfit_jacobian` are those of the equations, and `residual` is the stationarity of their
+    sum of squares.
     """
 
     text: str
@@ -45,12 +46,14 @@ def write(
     dims: Sequence[str] = (),
     *,
     diagonal: bool = False,
+    affine: bool = False,
     start: Expr | None = None,
     split: Splitting | None = None,
     sides: TwoSided | None = None,
 ) -> Written:
-    """Generate everything about a system. `diagonal`: every entry of the residual holds its own unknown only; `split`:
-    its parts, where operator splitting needs them; `sides`: the matrices beside a matrix unknown, where Schur does.
+    """Generate everything about a system. `diagonal`: every entry of the residual holds its own unknown only; `affine`:
+    it is so in the unknowns; `split`: its parts, where operator splitting needs them; `sides`: the matrices beside a
+    matrix unknown, where Schur does.
     """
     misfit = None if is_square(system) else system.residual
     if misfit is not None:
@@ -60,6 +63,8 @@ def write(
         parts = (sides.left, sides.right, *sides.weights)
         writer.inputs = _ordered((*writer.inputs, *parts))
         writer.put("sylvester", writer.inputs, [sides.left, sides.right, join(sides.weights)], ())
+    if affine and misfit is None and writer.inputs and not writer.opaques:
+        writer.put_constant()
     return writer.all(start, misfit, split)
 
 
@@ -183,6 +188,12 @@ class _Writer:
         )
         if "ops.affine_by" in text:
             self.texts["stepper"] = text
+
+    def put_constant(self) -> None:
+        """b = -F(0), with which affine equations are J z = b."""
+        at_zero: dict[Expr, Expr] = {u: build.zeros(u.shape) for u in self.system.unknowns}
+        values = [simplify(build.neg(substitute(r, at_zero))) for r in self.system.residual]
+        self.put("constant", self.inputs, [join(values)], ())
 
     def _doc(self, name: str, values: Sequence[Expr]) -> str:
         shown = [show(v) for v in values]

@@ -68,7 +68,15 @@ def _write(part: BlockPlan, language: Language, sizes: Mapping[str, int], dims: 
     by_schur = any(c.method == "schur" for c in part.forward)
     sides = two_sided(put_back(part.system)) if by_schur else None
     return write(
-        part.system, functions, sizes, dims, diagonal=_is_diagonal(part), start=start, split=split, sides=sides
+        part.system,
+        functions,
+        sizes,
+        dims,
+        diagonal=_is_diagonal(part),
+        affine=_value(part, "affine") is not None,
+        start=start,
+        split=split,
+        sides=sides,
     )
 
 
