@@ -193,12 +193,11 @@ def _thin(spec: Solve, z: Tensor, a: Inputs, g: Tensor, factor: AnyFactor | None
     """The cotangents of the inputs to first order where every row has a derivative: one linearisation serves it all."""
     assert spec.problem.linearised is not None
     pull, inputs, adjoint = spec.problem.linearised(z, *a)
-    method = spec.linear_solver(z.shape[-1], factor is not None)
     if factor is not None and spec.backward.solver is None:
         u = factor.solve(g, transposed=True)
         if not spec.problem.affine:  # else the factor is that of J itself
             u = u + factor.solve(g - pull(u), transposed=True)
-    elif method is None:
+    elif (method := spec.linear_solver(z.shape[-1], factor is not None)) is None:
         u = _system(spec, z, a, g, factor, transposed=True)
     else:
         here = spec.problem.held(z, pull, adjoint)
