@@ -11,8 +11,8 @@ from typing import Any
 Run = Callable[[], Any]
 
 SHORT, BLOCK = 2e-2, 2e-2
-"""A run shorter than SHORT seconds is repeated for BLOCK seconds and counts once; the first, which finds the caches
-full of another contestant's numbers, does not count."""
+"""A run shorter than SHORT seconds is repeated for BLOCK seconds and counts once, after as many seconds that do not: it
+finds the caches and branch predictors full of another contestant's, and takes ten runs to make them its own."""
 
 
 def threads() -> int:
@@ -51,7 +51,10 @@ def once(run: Run) -> float:
     seconds = timed(run)
     if seconds >= SHORT:
         return seconds
-    repeats = max(1, round(BLOCK / seconds))
+    begin, repeats = clock(), 0
+    while clock() - begin < BLOCK:
+        run()
+        repeats += 1
     begin = clock()
     for _ in range(repeats):
         run()
