@@ -8,9 +8,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+TURNED = 4096
+"""Entries of a matrix that a compiled graph copies to have it transposed: a small GEMM takes up to twice as long with
+the transpose of what lies in memory."""
+
+
+def _turned(A: Tensor) -> Tensor:
+    """Aᵀ for a GEMM of a compiled graph, where copies of one matrix are made once."""
+    return A.mT.contiguous() if A.numel() <= TURNED else A.mT
+
+
+def _compiled(A: Tensor, x: Tensor) -> bool:
+    """Whether A x is a GEMM of a graph for the CPU."""
+    return torch.compiler.is_compiling() and A.dim() == 2 and x.dim() == 2 and x.device.type == "cpu"
+
 
 def matvec(A: Tensor, x: Tensor) -> Tensor:
     """A x. Shapes (…, n, m), (…, m) → (…, n). A shared A is one GEMM over the whole batch."""
+    if _compiled(A, x):
+        return x @ _turned(A)
     if A.dim() == 2:
         return functional.linear(x, A)
     return (A @ x.unsqueeze(-1)).squeeze(-1)
@@ -25,6 +41,9 @@ def vecmat(x: Tensor, A: Tensor) -> Tensor:
 
 def affine(A: Tensor, x: Tensor, h: Tensor) -> Tensor:
     """A x + h. Shapes (…, n, m), (…, m), (…, n) → (…, n). One fused kernel where A is shared."""
+    if _compiled(A, x) and h.dim() <= 2:
+        # a difference: the compiler makes an addmm of a sum, which writes h into the result before it multiplies
+        return x @ _turned(A) - (-h)
     if A.dim() == 2 and h.dim() <= x.dim():
         if x.dim() == 2:
             return torch.addmm(h, x, A.mT)
@@ -37,6 +56,9 @@ def affine_by(A: Tensor, h: Tensor) -> Callable[[Tensor], Tensor]:
     """x ↦ A x + h, as `affine`: what does not depend on x is transposed and looked at once."""
     if A.dim() != 2 or h.dim() > 2:
         return lambda x: affine(A, x, h)
+    if torch.compiler.is_compiling():
+        turned, opposite = _turned(A), -h
+        return lambda x: x @ turned - opposite if _compiled(A, x) else affine(A, x, h)
     transposed = A.mT
 
     def apply(x: Tensor) -> Tensor:
