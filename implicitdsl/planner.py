@@ -10,7 +10,7 @@ from functools import cache
 from typing import Protocol
 
 from .analysis import Analysis, BlockFacts, Calculus, analyse, squared_norms, symmetric
-from .calculus import expand, hoist, inline, linearize, simplify, vjp
+from .calculus import cancel, expand, hoist, inline, linearize, simplify, vjp
 from .ground.facts import Fact
 from .ground.methods import Method
 from .ir.function import Functions
@@ -51,7 +51,7 @@ def analyse_model(model: Model, language: Language, sizes: Sizes | None = None) 
         expanded = expand(written, functions)
         return expanded if expanded is written else simplify(symmetric(expanded, sets))
 
-    return analyse(model, functions, written_out, sizes, Calculus(linearize, vjp, simplify))
+    return analyse(model, functions, written_out, sizes, Calculus(linearize, vjp, simplify, cancel))
 
 
 def plan(model: Model, language: Language, sizes: Sizes | None = None, analysis: Analysis | None = None) -> Plan:
@@ -90,12 +90,15 @@ def _asked(options: Options | None) -> tuple[Choice, ...]:
 
 
 def _ladder(part: BlockFacts, methods: tuple[Method, ...], sizes: Sizes, rungs: int) -> tuple[Choice, ...]:
-    """The methods that suit, in order of preference. Where none states a condition, the first is the default."""
+    """The methods that suit, in order of preference, then those of last resort. Where none states a condition, the
+    first is the default."""
     facts: Mapping[str, Fact] = part.facts_by_name
     found: list[Choice] = []
-    for method in methods:
-        suits, reason, *options = (False, "") if method.suits is None else method.suits(facts, sizes)
-        if suits and len(found) < rungs:
+    for method, condition in [*((m, m.suits) for m in methods), *((m, m.takes_over) for m in methods)]:
+        if condition is None or len(found) == rungs or any(c.method == method.name for c in found):
+            continue
+        suits, reason, *options = condition(facts, sizes)
+        if suits:
             why = reason if not found else f"takes over what stalls: {reason}"
             found.append(Choice(method.name, why, *options))
     if not found:

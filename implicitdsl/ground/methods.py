@@ -36,7 +36,8 @@ class Method:
     """A solver or a backward rule, as `using` names it.
 
     `suits(facts, sizes)` gives (True, reason), with the options to take as a third, or (False, what is missing);
-    facts are by name as in `ground.facts.Fact`.
+    facts are by name as in `ground.facts.Fact`. `takes_over` likewise says whether it serves as a last resort, after
+    all that suit.
     `code` is "module:attribute", imported only when a layer is lowered.
     """
 
@@ -47,6 +48,7 @@ class Method:
     doc: str
     code: str | None = None
     suits: Callable[[Mapping[str, Any], Mapping[str, int | None]], Verdict] | None = None
+    takes_over: Callable[[Mapping[str, Any], Mapping[str, int | None]], Verdict] | None = None
 
     def load(self) -> Any:
         """Import what runs it."""

@@ -37,12 +37,12 @@ class Bisection(Iteration):
     """x ← x + t·(far - x) with t by inverse quadratic interpolation where it is safe, else 1/2 (Chandrupatla).
 
     Needs equations that hold one unknown each (`diagonal`, or n = 1). The brackets are `lower` and `upper` of the
-    problem, split at z0; an infinite end moves outwards by twice the width a step, on the side of the smaller |F|,
-    until the sign of F changes. Always keeps a sign change, so it cannot leave the bracket or diverge; where there is
-    none to begin with, a row ends as NO_SIGN_CHANGE. A root at one of the first ends counts only if F has no sign
-    change between, and a jump or a pole ends as STALLED or DIVERGED. Where the slope is known in closed form and the
-    bracket is finite, Newton steps inside the bracket come first (`GuardedNewton`), and rows that they do not settle
-    start anew. Cost an iteration: one F and about 60 n flops.
+    problem, split at z0; an infinite end moves outwards by twice the width a step, on the side of the smaller |F| (both
+    ends in turns where it is the same), until the sign of F changes. Always keeps a sign change, so it cannot leave the
+    bracket or diverge; where there is none to begin with, a row ends as NO_SIGN_CHANGE. A root at one of the first ends
+    counts only if F has no sign change between, and a jump or a pole ends as STALLED or DIVERGED. Where the slope is
+    known in closed form and the bracket is finite, Newton steps inside the bracket come first (`GuardedNewton`), and
+    rows that they do not settle start anew. Cost an iteration: one F and about 60 n flops.
     Source: Chandrupatla (1997); for the expansion Press et al. (2007), zbrac.
     """
 
@@ -156,7 +156,8 @@ class Bisection(Iteration):
         free_below, free_above = _free(problem, x)
         low, high = torch.minimum(x, far), torch.maximum(x, far)
         at_low, at_high = torch.where(x < far, f, f_far).abs(), torch.where(x < far, f_far, f).abs()
-        down = free_below & (~free_above | (at_low < at_high))
+        # where they are equal, as on a plateau, the ends move in turns: x is the one that moved last
+        down = free_below & (~free_above | (at_low < at_high) | ((at_low == at_high) & (x > far)))
         stride = state.reach * (high - low)
         outside = torch.where(down, low - stride, high + stride)
         stay = ~(free_below | free_above) | (outside.abs() > torch.finfo(x.dtype).eps ** -2)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .loop import Solver
 from .problem import Inputs, RootProblem
-from .verdict import MAX_ITERATIONS, NOT_FINITE, Solved, norm
+from .verdict import MAX_ITERATIONS, NO_SIGN_CHANGE, NOT_FINITE, Solved, norm
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,11 @@ def _start(found: Solved, z0: Tensor, before: Tensor) -> Tensor:
 def _merge(old: Solved, new: Solved, open_: Tensor, place: int) -> Solved:
     better = open_ & (new.converged | (new.residual < old.residual) | ~old.residual.isfinite())
     rung = old.rung if old.rung is not None else torch.zeros_like(old.status)
+    # that there is no root to be seen says more than how another method failed to find it
+    known = better | (open_ & (new.status == NO_SIGN_CHANGE))
     return Solved(
         torch.where(better.unsqueeze(-1), new.z, old.z),
-        torch.where(better, new.status, old.status),
+        torch.where(known, new.status, old.status),
         torch.where(open_, old.iterations + new.iterations, old.iterations),
         torch.where(better, new.residual, old.residual),
         torch.where(open_, old.nfe + new.nfe, old.nfe),

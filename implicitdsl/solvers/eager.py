@@ -80,7 +80,7 @@ def run_eagerly(
                 # progress is judged over whole windows only
                 best = _least(since)
                 judged = mark if k >= due else torch.full_like(mark, torch.inf)
-                status = verdict(view, done, bound, first, best, judged, rule)
+                status = verdict(view, done, bound, scale, first, best, judged, rule)
                 if last:
                     status = torch.where(status == RUNNING, MAX_ITERATIONS, status)
                 done = status != RUNNING

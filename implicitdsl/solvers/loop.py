@@ -121,7 +121,7 @@ def _run_compiled(
         done = done & view.error.isfinite()
         if view.correction is not None:
             done = done & vouched(view, scale, rule)
-        status = verdict(view, done, bound, first, best, mark, rule)
+        status = verdict(view, done, bound, scale, first, best, mark, rule)
         return status, leaving(view, status, k), best
 
     def unfinished(k: Tensor, status: Tensor, *_: Tensor) -> Tensor:

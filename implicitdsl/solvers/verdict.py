@@ -11,6 +11,7 @@ from ..ground.outcomes import Outcome
 from .factor import Factor
 
 if TYPE_CHECKING:
+    from .optimum.bordered import Bordered
     from .schur import SchurFactor
 
 CONVERGED, RUNNING, MAX_ITERATIONS = int(Outcome.CONVERGED), int(Outcome.RUNNING), int(Outcome.MAX_ITERATIONS)
@@ -34,7 +35,7 @@ class Solved(NamedTuple):
     iterations: Tensor
     residual: Tensor
     nfe: Tensor
-    factor: Factor | SchurFactor | None = None
+    factor: Factor | SchurFactor | Bordered | None = None
     rung: Tensor | None = None
     whole: Tensor | None = None
 
@@ -108,8 +109,10 @@ def vouched(view: View, scale: Tensor, rule: Rule) -> Tensor:
     return (view.correction <= least * norm(view.z)) | (view.error <= rule.tol * scale)
 
 
-def verdict(view: View, done: Tensor, bound: Tensor, first: Tensor, best: Tensor, mark: Tensor, rule: Rule) -> Tensor:
-    """Status of each row at a look at progress. `bound` = tol·scale; `mark` is the best error a window ago."""
+def verdict(
+    view: View, done: Tensor, bound: Tensor, scale: Tensor, first: Tensor, best: Tensor, mark: Tensor, rule: Rule
+) -> Tensor:
+    """Status of each row at a look at progress. `bound` = tol·max(‖z‖, scale); `mark`: the best error a window ago."""
     error, tol = view.error, rule.tol
     # where rounding in F exceeds tol·scale the error stops at a few dozen eps: that is convergence, not a stall
     floor = 64 * torch.finfo(error.dtype).eps / tol
@@ -118,9 +121,11 @@ def verdict(view: View, done: Tensor, bound: Tensor, first: Tensor, best: Tensor
         stuck = stuck | (view.outcome == STALLED)
     # not so where the iterates run off: there a huge ‖z‖ makes the bound huge too, but the error has grown with it
     still = stuck & error.isfinite() & (error <= 10 * best)
-    settled = done | (still & (error <= floor * bound))
-    if view.correction is not None:
-        settled = settled | (still & (view.correction <= bound))
+    level = still & (error <= floor * bound)
+    if view.correction is None:
+        settled = done | level
+    else:  # on a plateau far out any F is small beside z, and its correction is as large as z
+        settled = done | (level & vouched(view, max(1.0, floor) * scale, rule)) | (still & (view.correction <= bound))
     status = torch.where(stuck, torch.where(error > 100 * best, DIVERGED, STALLED), RUNNING)
     lost = torch.where(first.isfinite(), DIVERGED, NOT_FINITE)
     status = torch.where(error.isfinite(), status, lost)

@@ -9,6 +9,7 @@ import scipy.linalg
 import torch
 
 import implicitdsl as imp
+from implicitdsl.ground.outcomes import Outcome
 
 F64 = torch.float64
 RICCATI = """layer Riccati(n):
@@ -72,3 +73,53 @@ def test_another_start_does_not_touch_rows_that_are_solved() -> None:
     torch.testing.assert_close(solution.value[[0, 2]], torch.tensor([2.0, 3.0], dtype=F64), rtol=0, atol=1e-12)
     alone = layer.solve(a[[0, 2]]).report.iterations
     assert torch.equal(solution.report.iterations[[0, 2]], alone)
+
+
+QUANTILE = """layer Quantile(n):
+  given x in R^n, q in R
+  find t in R such that mean(sigmoid(10 * (t - x))) = q
+"""
+
+
+@pytest.mark.parametrize("n", [3, 5])
+@pytest.mark.parametrize("spread", [1.0, 10.0])
+def test_a_scalar_equation_with_plateaus_is_solved_by_a_change_of_sign(n: int, spread: float) -> None:
+    """Between the steps of this function its slope is 1e-20: Newton's steps end nowhere, or far out on a plateau."""
+    generator = torch.Generator().manual_seed(n)
+    x = (spread * torch.randn(64, n, generator=generator, dtype=F64)).requires_grad_()
+    q = torch.linspace(0.11, 0.89, 64, dtype=F64)
+    layer = imp.compile(QUANTILE, n=n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", imp.ConvergenceWarning)
+        solution = layer.solve(x, q)
+    assert (solution.report.status == 0).all()
+    t = solution.value
+    assert (torch.sigmoid(10 * (t[:, None] - x)).mean(-1) - q).abs().max() < 1e-11
+    (found,) = torch.autograd.grad(t.sum(), x)
+    step = torch.sigmoid(10 * (t[:, None] - x))
+    slope = step * (1 - step)
+    torch.testing.assert_close(found, slope / slope.sum(-1, keepdim=True), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_the_compiled_layer_falls_back_too() -> None:
+    x = 10 * torch.randn(8, 5, generator=torch.Generator().manual_seed(0), dtype=F64)
+    q = torch.linspace(0.11, 0.89, 8, dtype=F64)
+    layer = imp.compile(QUANTILE, n=5)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x, q), layer(x, q), rtol=1e-9, atol=1e-10)
+
+
+def test_a_plateau_far_out_is_no_root() -> None:
+    """There |F| is a rounding error of z, but its correction is as large as z."""
+    layer = imp.compile("given a in R\nfind t in R such that tanh(t) + a = 0\nusing newton()")
+    with pytest.warns(imp.ConvergenceWarning):
+        report = layer.solve(torch.tensor([1.5, 0.3, -2.0], dtype=F64)).report
+    assert report.converged.tolist() == [False, True, False]
+
+
+def test_an_interval_without_a_change_of_sign_is_named() -> None:
+    layer = imp.compile("given a in R\nfind t in [0, 1] such that t^2 + t = a")
+    with pytest.warns(imp.ConvergenceWarning, match="same sign at both ends of the interval"):
+        report = layer.solve(torch.tensor([1.5, 7.0], dtype=F64)).report
+    assert report.status.tolist() == [0, int(Outcome.NO_SIGN_CHANGE)]

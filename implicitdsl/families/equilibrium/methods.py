@@ -10,9 +10,11 @@ from . import rungs
 SENTENCE = "root"
 
 
-def _forward(name: str, code: str, doc: str, suits: object, *options: Option) -> Method:
+def _forward(
+    name: str, code: str, doc: str, suits: object, *options: Option, takes_over: object | None = None
+) -> Method:
     where = f"implicitdsl.solvers.{code}"
-    return Method(name, SENTENCE, "forward", (TOL, *options), doc, where, suits)  # pyright: ignore[reportArgumentType]
+    return Method(name, SENTENCE, "forward", (TOL, *options), doc, where, suits, takes_over)  # pyright: ignore[reportArgumentType]
 
 
 FORWARD = (
@@ -30,6 +32,7 @@ FORWARD = (
         "halves an interval with a sign change, entry by entry",
         rungs.bisection,
         max_iter(200),
+        takes_over=rungs.bracketing,
     ),
     _forward(
         "picard",

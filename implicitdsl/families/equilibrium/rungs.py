@@ -112,6 +112,14 @@ def bisection(facts: Facts, sizes: Sizes) -> Verdict:
     return True, f"every entry changes sign over [{ends.lo:g}, {ends.hi:g}], so it cannot fail"
 
 
+def bracketing(facts: Facts, sizes: Sizes) -> Verdict:
+    if value(facts, "elementwise") is None or _affine(facts):
+        return False, "not one equation for each unknown"
+    if value(facts, "bracket") is not None:
+        return True, "halves the interval wherever the equation has opposite signs at its ends"
+    return True, "looks outwards for a change of sign, which a slope that vanishes cannot prevent"
+
+
 def picard(facts: Facts, sizes: Sizes) -> Verdict:
     rate = value(facts, "contraction")
     if rate is None and not _affine(facts):
