@@ -11,7 +11,6 @@ from ..ground.outcomes import Outcome
 from .factor import Factor
 
 if TYPE_CHECKING:
-    from .optimum.bordered import Bordered
     from .schur import SchurFactor
 
 CONVERGED, RUNNING, MAX_ITERATIONS = int(Outcome.CONVERGED), int(Outcome.RUNNING), int(Outcome.MAX_ITERATIONS)
@@ -35,7 +34,7 @@ class Solved(NamedTuple):
     iterations: Tensor
     residual: Tensor
     nfe: Tensor
-    factor: Factor | SchurFactor | Bordered | None = None
+    factor: Factor | SchurFactor | None = None
     rung: Tensor | None = None
     whole: Tensor | None = None
 
