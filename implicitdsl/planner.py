@@ -10,7 +10,7 @@ from functools import cache
 from typing import Protocol
 
 from .analysis import Analysis, BlockFacts, Calculus, analyse, squared_norms, symmetric
-from .calculus import expand, hoist, inline, linearize, simplify, vjp
+from .calculus import cancel, expand, hoist, inline, linearize, simplify, vjp
 from .ground.facts import Fact
 from .ground.methods import Method
 from .ir.function import Functions
@@ -51,7 +51,7 @@ def analyse_model(model: Model, language: Language, sizes: Sizes | None = None) 
         expanded = expand(written, functions)
         return expanded if expanded is written else simplify(symmetric(expanded, sets))
 
-    return analyse(model, functions, written_out, sizes, Calculus(linearize, vjp, simplify))
+    return analyse(model, functions, written_out, sizes, Calculus(linearize, vjp, simplify, cancel))
 
 
 def plan(model: Model, language: Language, sizes: Sizes | None = None, analysis: Analysis | None = None) -> Plan:

@@ -15,6 +15,7 @@ from .context import Context
 from .convexity import convex, curvatures
 from .curvature import Curvatures
 from .degree import degree
+from .diagonal import diagonal
 from .epigraph import lifted
 from .horizon import horizon
 from .nearest import nearest
@@ -31,8 +32,8 @@ def optimum(
     """`size`, `objective` ("linear", "quadratic", None), `equalities` and `inequalities` (how many, a dimension),
     `affine` (whether all of them are), `definite` (how many matrix constraints), `second` (how many norms are cones,
     which is only so where that makes the rest quadratic, and with `cones`), `convex`, `rough` (calls with kinks),
-    `nearest` where it is a projection that has a formula,
-    `separable` of quadratic ones, `horizon` of those with constraints that are lists.
+    `nearest` where it is a projection that has a formula, `separable` of quadratic ones, `diagonal` of smooth ones with
+    affine constraints, `horizon` of those with constraints that are lists.
     A convex program is taken without its kinks; it is handed back too.
     """
     fact = convex(form, context)
@@ -45,6 +46,7 @@ def optimum(
     total = Dim(())
     for u in form.unknowns:
         total = total + size_of(u.shape)
+    opaque = _opaque(form, unknowns)
     facts = (
         Fact("size", total, (f"{total} numbers are unknown",)),
         _objective(form, unknowns, names, context),
@@ -55,12 +57,15 @@ def optimum(
         *([Fact("second", len(form.of(SECOND)), ("norms are second-order cones",))] if form.of(SECOND) else []),
         fact,
         _roughness(form, unknowns, context),
-        _opaque(form, unknowns),
+        opaque,
         *([near] if near is not None else []),
     )
     polynomial = facts[1].value in ("linear", "quadratic") and fact.value is True
     if facts[1].value == "quadratic" and polynomial and by is not None:
         facts = (*facts, separable(form, context, by))
+    flat = fact.value is True and facts[4].value is True and not form.of(DEFINITE) and not form.of(SECOND)
+    if flat and facts[1].value is None and opaque.value is None and form.constraints and by is not None:
+        facts = (*facts, diagonal(form, context, by))
     over = [c for c in form.constraints if c.body.op == "stack_for"]
     return (*facts, horizon(form, context)) if polynomial and facts[4].value is True and over else facts, form
 

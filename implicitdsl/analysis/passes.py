@@ -10,8 +10,9 @@ from implicitdsl.ir.nodes import Expr
 
 
 class Calculus(NamedTuple):
-    """JVP, VJP and simplification of expressions."""
+    """JVP, VJP and simplification of expressions, the latter also where fractions are of derivatives."""
 
     linearize: Callable[[Expr, Mapping[Expr, Expr], Functions], Expr]
     vjp: Callable[[Expr, Expr, Sequence[Expr], Functions], tuple[Expr, ...]]
     simplify: Callable[[Expr], Expr]
+    cancel: Callable[[Expr], Expr]

@@ -71,9 +71,9 @@ def _parts(form: Program, context: Context, by: Calculus) -> Separable | str:
     upper: dict[Expr, Side] = {}
     coupling: Constraint | None = None
     for c in form.constraints:
-        side = _side(c, unknowns, context, by) if c.kind == BELOW else None
-        if side is not None:
-            u, above, found = side
+        held = side(c, unknowns, context, by) if c.kind == BELOW else None
+        if held is not None:
+            u, above, found = held
             if u in (upper if above else lower):
                 return f"{show(u)} has two bounds on one side"
             (upper if above else lower)[u] = found
@@ -100,27 +100,29 @@ def _parts(form: Program, context: Context, by: Calculus) -> Separable | str:
     )
 
 
-def _side(c: Constraint, unknowns: Sequence[Expr], context: Context, by: Calculus) -> tuple[Expr, bool, Side] | None:
+def side(c: Constraint, unknowns: Sequence[Expr], context: Context, by: Calculus) -> tuple[Expr, bool, Side] | None:
     """(u, whether from above, the side) of s u + c ≤ 0 with a number s."""
     mine = [u for u in unknowns if depends(c.body, frozenset((u,)))]
     if len(mine) != 1 or c.body.shape != mine[0].shape or not entrywise(c.body, mine[0]):
         return None
     (u,) = mine
     slope = by.simplify(by.linearize(c.body, {u: build.ones(u.shape)}, context.functions))
-    s = _repeated(slope)
+    s = repeated(slope)
     if s is None or s == 0.0:
         return None
     rest = replace(c.body, {u: build.zeros(u.shape)})
     return u, s > 0, Side(c, by.simplify(build.div(build.neg(rest), num(s))), abs(s))
 
 
-def _repeated(e: Expr) -> float | None:
+def repeated(e: Expr) -> float | None:
     """x of x · ones."""
+    if build.is_zero(e):
+        return 0.0
     if e.op == "neg":
-        inner = _repeated(e.args[0])
+        inner = repeated(e.args[0])
         return None if inner is None else -inner
     if e.op == "mul":
-        found = [_repeated(a) for a in e.args]
+        found = [repeated(a) for a in e.args]
         return None if None in found else (found[0] or 0.0) * (found[1] or 0.0)
     return 1.0 if e.op == "ones" else e.number
 

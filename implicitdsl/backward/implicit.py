@@ -15,19 +15,23 @@ from ..solvers.cascade import Cascade
 from ..solvers.factor import Factor
 from ..solvers.gmres import Gmres
 from ..solvers.loop import Solver
+from ..solvers.optimum.bordered import Bordered
 from ..solvers.picard import Picard
 from ..solvers.problem import Inputs, RootProblem
 from ..solvers.schur import Schur, SchurFactor
-from ..solvers.verdict import CONVERGED, SINGULAR, Solved
+from ..solvers.verdict import CONVERGED, SINGULAR, Solved, norm
 from .failure import Failures, report_unsolved
 from .linear_solve import linear_solve, reported
 from .operator_solve import Operator, operator_solve
 from .rules import merge, outer_levels, plain, primal, split, traced
 
-AnyFactor = Factor | SchurFactor
+AnyFactor = Factor | SchurFactor | Bordered
 
 DENSE_LIMIT = 256
 """Unknowns up to which J in closed form is factored in the backward pass (64 beside a fixed-point solver)."""
+
+LOST = 1e-6
+"""What of a cotangent may be left where the system is singular."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,9 @@ def _solved(outputs: tuple[Tensor, ...]) -> Solved:
 
 
 def _factor(kept: Any) -> AnyFactor | None:
-    if len(kept) == len(SchurFactor._fields):
-        return SchurFactor(*kept)
+    for kind in (SchurFactor, Bordered):
+        if len(kept) == len(kind._fields):
+            return kind(*kept)
     return Factor(kept[0], kept[1] if len(kept) > 1 else None) if kept else None
 
 
@@ -236,8 +241,13 @@ def _adjoint(spec: Solve, z: Tensor, a: Inputs, g: Tensor, factor: AnyFactor | N
     usable = factor is not None and (plain() or isinstance(factor, Factor))
     if first_order and usable and spec.backward.solver is None and not torch.compiler.is_compiling():
         assert factor is not None
+        pull = spec.problem.pull(z, a)
         u = factor.solve(g, transposed=True)
-        return u + factor.solve(g - spec.problem.pull(z, a)(u), transposed=True)
+        u = u + factor.solve(g - pull(u), transposed=True)
+        if isinstance(factor, Bordered) and bool((weak := factor.weak()).any()):
+            missing = norm(g - pull(u)) > LOST * norm(g)
+            u = torch.where(reported(weak & missing, spec.failures).unsqueeze(-1), 0.0, u)
+        return u
     return _system(spec, z, a, g, factor, transposed=True)
 
 

@@ -6,6 +6,7 @@ Every pass takes and returns expressions; those that meet functions receive the 
 
 from __future__ import annotations
 
+from .cancel import cancel
 from .expand import divergence, expand, inline
 from .forward import linearize
 from .hoist import hoist
@@ -15,6 +16,7 @@ from .simplify import simplify, summands
 from .transpose import gradient, transpose, vjp
 
 __all__ = [
+    "cancel",
     "dense_jacobian",
     "divergence",
     "expand",

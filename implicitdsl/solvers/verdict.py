@@ -11,6 +11,7 @@ from ..ground.outcomes import Outcome
 from .factor import Factor
 
 if TYPE_CHECKING:
+    from .optimum.bordered import Bordered
     from .schur import SchurFactor
 
 CONVERGED, RUNNING, MAX_ITERATIONS = int(Outcome.CONVERGED), int(Outcome.RUNNING), int(Outcome.MAX_ITERATIONS)
@@ -34,7 +35,7 @@ class Solved(NamedTuple):
     iterations: Tensor
     residual: Tensor
     nfe: Tensor
-    factor: Factor | SchurFactor | None = None
+    factor: Factor | SchurFactor | Bordered | None = None
     rung: Tensor | None = None
     whole: Tensor | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from implicitdsl.calculus import simplify, vjp
+from implicitdsl.calculus import cancel, vjp
 from implicitdsl.families.equilibrium.generate import write
 from implicitdsl.families.equilibrium.packing import join, pack
 from implicitdsl.ir import build
@@ -42,7 +42,7 @@ def conditions(form: Program, functions: Functions) -> Conditions:
     lagrangian = form.objective
     for y, c in zip(multipliers, rows, strict=True):
         lagrangian = build.add(lagrangian, build.inner(y, c.body))
-    gradient = tuple(simplify(g) for g in vjp(lagrangian, num(1.0), form.unknowns, functions))
+    gradient = tuple(cancel(g) for g in vjp(lagrangian, num(1.0), form.unknowns, functions))
     residual = [*gradient, *(c.body for c in equal)]
     for y, c in zip(multipliers[len(equal) :], below, strict=True):
         residual.append(functions["min"].build([y, build.neg(c.body)]))
@@ -66,7 +66,7 @@ def source(
     groups = [bodies[: c.equalities], bodies[c.equalities :]]
     values = [c.objective, *(join(g) for g in groups if g)]
     own = vjp(c.objective, num(1.0), c.unknowns, functions)
-    derivatives = [join([simplify(g) for g in own])]
+    derivatives = [join([cancel(g) for g in own])]
     for group in (c.gradient, *(g for g in groups if g)):
         found = matrix(group, c.unknowns, functions)
         assert found is not None, "without a closed form there are directional derivatives"

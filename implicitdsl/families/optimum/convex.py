@@ -19,7 +19,6 @@ from implicitdsl.ground.outcomes import Outcome
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
 from implicitdsl.lowering.source import Program
-from implicitdsl.solvers.factor import Factor
 from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.optimum.cones import Cones, svec_matrix
 from implicitdsl.solvers.optimum.conic import steady
@@ -242,15 +241,15 @@ class _Solver(Solver):
             lambda x, y, rows: conditions.slope(x, y, at(rows)),
         )
 
-        def factor(J: Tensor) -> Factor:
-            return steady(J.nan_to_num(0.0, 0.0, 0.0), n)[0]
+        def step(state: Tensor, F: Tensor) -> Tensor:
+            return steady(problem.J(state, a).nan_to_num(0.0, 0.0, 0.0), n)[0].solve(F)
 
         x0 = self._defined(z0[:, :n], a)
         found = recipe.solver.solve(cones, x0)
         state = torch.cat([found.x, found.w], -1)
         hopeless = (found.status == int(Outcome.INFEASIBLE)) | (found.status == int(Outcome.UNBOUNDED))
         hopeless = hopeless | (found.status == int(Outcome.NOT_FINITE))
-        state, error = finished(problem, state, a, ~hopeless, factor, state.shape[-1])
+        state, error = finished(problem, state, a, ~hopeless, step, state.shape[-1])
         good = ~hopeless & self._solved(problem.F(state, a), state)
         status = torch.where(good, CONVERGED, found.status)
         status = torch.where((status == CONVERGED) & ~good, int(Outcome.STALLED), status)

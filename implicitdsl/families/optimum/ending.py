@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from implicitdsl.solvers.factor import Factor
 from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import norm
 
@@ -17,12 +16,12 @@ steps are taken at most, no farther than the last, relative to the point."""
 
 
 def finished(
-    problem: RootProblem, first: Tensor, a: Inputs, open_: Tensor, factor: Callable[[Tensor], Factor], n: int
+    problem: RootProblem, first: Tensor, a: Inputs, open_: Tensor, step: Callable[[Tensor, Tensor], Tensor], n: int
 ) -> tuple[Tensor, Tensor]:
     """The best of some Newton steps from `first` (B, N) in the rows `open_`, and ‖F‖ there (B,).
 
-    `factor` is that of ∂F; a step must stay near in the first n entries: far away there may be another stationary
-    point, of another kind. Cost: one factorisation and one F a step.
+    `step` (state, F) -> ∂F⁻¹ F; it must stay near in the first n entries: far away there may be another stationary
+    point, of another kind. Cost: one step and one F each.
     """
     state, trial, F = first, first, problem.F(first, a)
     error = norm(F)
@@ -32,7 +31,7 @@ def finished(
         if not bool(open_.any()):
             break
         # also where the residual grows at first: the active set of s = λ = √μ is open until a step decides it
-        trial = torch.where(open_.unsqueeze(-1), trial - factor(problem.J(trial, a)).solve(F), trial)
+        trial = torch.where(open_.unsqueeze(-1), trial - step(trial, F), trial)
         F = problem.F(trial, a)
         after = norm(F)
         near = (trial - first)[:, :n].abs().amax(-1) <= room

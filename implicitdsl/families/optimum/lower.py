@@ -12,10 +12,9 @@ from implicitdsl.analysis.symmetry import symmetric_unknowns
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.kkt import Spec
 from implicitdsl.families.call import Call
-from implicitdsl.families.equilibrium.roots import Regions, region
 from implicitdsl.ground.methods import Method
 from implicitdsl.ir.function import Functions
-from implicitdsl.ir.model import Model, SetInfo
+from implicitdsl.ir.model import Model
 from implicitdsl.ir.nodes import Expr, symbols
 from implicitdsl.ir.plan import BlockPlan
 from implicitdsl.lowering.codegen import generate, opaques_of
@@ -25,8 +24,6 @@ from implicitdsl.solvers.optimum.stages import Layout
 
 from .block import OptimumBlock, Recipe, Rows
 from .coefficients import Coefficients, coefficients
-from .conditions import conditions
-from .conditions import source as smooth_source
 from .cone_rows import cone_rows
 from .conic import ConicBlock, ConicRecipe
 from .convex import ConvexBlock, ConvexRecipe
@@ -38,7 +35,9 @@ from .nearest import NearestBlock, NearestRecipe
 from .rungs import is_polynomial
 from .separable import SeparableBlock
 from .separable_lower import separable_recipe, separable_source
-from .smooth import SmoothBlock, SmoothRecipe
+from .smooth import SmoothBlock
+from .smooth_lower import recipe as smooth_recipe
+from .smooth_lower import shown as smooth_shown
 
 SMOOTH = ("nlp",)
 """Methods that see functions, not coefficients."""
@@ -68,7 +67,8 @@ def lower(parts: Sequence[BlockPlan], model: Model, sizes: Mapping[str, int], la
     """The runner of one `argmin` block."""
     (part,) = parts
     if part.forward[0].method in SMOOTH:
-        return SmoothBlock(_smooth(part, model, sizes, language))
+        solver, failures, duals = _solver(part, language), _failures(part, model), _duals(part, model)
+        return SmoothBlock(smooth_recipe(part, model, sizes, language.function_table, solver, failures, duals))
     if _is_curved(part):
         return ConvexBlock(_convex(part, model, sizes, language))
     if part.forward[0].method == CONIC:
@@ -87,12 +87,16 @@ def _is_curved(part: BlockPlan) -> bool:
 
 
 def _convex(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: Language) -> ConvexRecipe:
+    functions, failures = language.function_table, _failures(part, model)
+    return convex_recipe(part, model, sizes, functions, _solver(part, language), _duals(part, model), failures)
+
+
+def _solver(part: BlockPlan, language: Language) -> Any:
+    """That of the first choice, with its options."""
     choice = part.forward[0]
     method = language.method("optimum", "forward", choice.method)
     assert method is not None, f"the planner chose {choice.method}, which no family has"
-    solver = method.load()(**dict(choice.options))
-    functions, failures = language.function_table, _failures(part, model)
-    return convex_recipe(part, model, sizes, functions, solver, _duals(part, model), failures)
+    return method.load()(**dict(choice.options))
 
 
 def _is_sorted(part: BlockPlan) -> bool:
@@ -134,13 +138,7 @@ def _nearest_recipe(
 def source(part: BlockPlan, language: Language) -> str:
     """The generated Python of a block for any sizes; dimensions that no input shows are further arguments."""
     if part.forward[0].method in SMOOTH:
-        assert part.program is not None
-        system = conditions(part.program, language.function_table)
-        try:
-            return smooth_source(system, language.function_table, {})[0]
-        except KeyError:
-            dims = sorted({n for u in system.system.unknowns for d in u.shape for n in d.names})
-            return smooth_source(system, language.function_table, {}, None, dims)[0]
+        return smooth_shown(part, language.function_table)
     if _is_curved(part):
         return shown(part, language.function_table)
     found = _nearest(part)
@@ -233,43 +231,6 @@ def _duals(part: BlockPlan, model: Model) -> tuple[tuple[str, str], ...]:
     return tuple((q.name, str(q.node.attrs[0])) for q in asked)
 
 
-def _smooth(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: Language) -> SmoothRecipe:
-    assert part.program is not None, "an argmin block has a normal form"
-    functions = language.function_table
-    system = conditions(part.program, functions)
-    wish = part.block.wishes.start
-    start = wish if isinstance(wish, Expr) else None
-    text, inputs, begin = smooth_source(system, functions, sizes, start)
-
-    def shape(e: Expr) -> tuple[int, ...]:
-        return tuple(d.evaluate(sizes) for d in e.shape)
-
-    counts = [math.prod(shape(y)) for y in system.multipliers]
-    p, m = sum(counts[: system.equalities]), sum(counts[system.equalities :])
-    sets = {s.node: s.set for s in part.block.unknowns}
-    free = SetInfo("R", (), (), "R")
-    regions = Regions([region(sets.get(u, free), shape(u)) for u in system.unknowns], at_zero=wish == "zeros")
-    choice = part.forward[0]
-    method = language.method("optimum", "forward", choice.method)
-    assert method is not None, f"the planner chose {choice.method}, which no family has"
-    rows = zip(system.rows, system.multipliers, strict=True)
-    names = ", ".join(u.name for u in part.block.unknowns)
-    return SmoothRecipe(
-        program=Program(f"{model.name or 'layer'} {names}", text),
-        inputs=tuple(s.name for s in inputs),
-        ranks=tuple(s.rank for s in inputs),
-        unknowns=tuple((u.name, shape(u)) for u in system.unknowns),
-        multipliers=tuple((c.label, c.sign, shape(y)) for c, y in rows),
-        duals=_duals(part, model),
-        sizes=(sum(math.prod(shape(u)) for u in system.unknowns), p, m),
-        regions=regions,
-        start=None if begin is None else tuple(s.name for s in begin),
-        solver=method.load()(**dict(choice.options)),
-        failures=_failures(part, model),
-        method=choice.method,
-    )
-
-
 def _rows(found: Coefficients, sizes: Mapping[str, int]) -> tuple[Rows, ...]:
     """Where the constraints stand in C."""
     rows: list[Rows] = []
@@ -288,9 +249,6 @@ def _conic(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
     assert part.program is not None, "an argmin block has a normal form"
     places, same = cone_rows(part.program, found.rows, model, sizes), symmetric_unknowns(part.program)
     names = ", ".join(u.name for u in part.block.unknowns)
-    choice = part.forward[0]
-    method = language.method("optimum", "forward", choice.method)
-    assert method is not None, f"the planner chose {choice.method}, which no family has"
     return ConicRecipe(
         coefficients=_evaluate(found, f"{model.name or 'layer'} {names}", written, sizes),
         unknowns=tuple((u.name, tuple(d.evaluate(sizes) for d in u.shape)) for u in found.unknowns),
@@ -300,7 +258,7 @@ def _conic(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         matrices=places.matrices,
         duals=_duals(part, model),
         cones=places.cones,
-        solver=method.load()(**dict(choice.options)),
+        solver=_solver(part, language),
         failures=_failures(part, model),
         given=tuple((s.name, s.rank) for s in written.inputs),
     )

@@ -120,6 +120,10 @@ def nlp(facts: Facts, sizes: Sizes) -> Verdict:
         return False, "its norms are cones"
     if value(facts, "convex") is None:
         return False, "not convex"
+    parts = value(facts, "diagonal")
+    if parts is not None:
+        proof, rows = facts["diagonal"].proof[0], parts.count
+        return True, f"smooth and convex, {proof}: interior point on a diagonal Hessian, linear systems of order {rows}"
     if value(facts, "inequalities").value == 0:
         return True, f"smooth and convex, {why_not(facts)}: Newton's method with a line search"
     return True, f"smooth and convex, {why_not(facts)}: interior point on the optimality conditions"

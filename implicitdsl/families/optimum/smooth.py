@@ -22,12 +22,16 @@ from implicitdsl.solvers.factor import factorise
 from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.optimum.smooth import Derivatives, Smooth, SmoothProblem, Values
 from implicitdsl.solvers.problem import Inputs, RootProblem
-from implicitdsl.solvers.verdict import CONVERGED, Solved
+from implicitdsl.solvers.verdict import CONVERGED, MAX_ITERATIONS, STALLED, Solved
 
 from .block import report, shaped
+from .diagonal import Parts, Separated
 from .ending import finished
 from .in_graph import InGraph
 from .samples import mark
+
+LONGEST = 100
+"""Iterations on a diagonal Hessian after which the general method takes a sample."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class SmoothRecipe:
     """All that is known of a block before tensors come.
 
     `inputs` are what every generated function takes after the state, with core `ranks`; `unknowns` and `multipliers`
-    are names and shapes, in packing order (equalities first); `sizes` are (n, p, m).
+    are names and shapes, in packing order (equalities first); `sizes` are (n, p, m). `parts` of a program with a
+    diagonal Hessian.
     """
 
     program: Program
@@ -50,6 +55,7 @@ class SmoothRecipe:
     solver: Smooth
     failures: Failures
     method: str
+    parts: Parts | None = None
 
 
 class SmoothBlock:
@@ -168,6 +174,25 @@ class KktSolver(Solver):
     recipe: SmoothRecipe
 
     def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
+        recipe = self.recipe
+        if recipe.parts is None:
+            return self._minimised(problem, z0, a)
+        limit = min(recipe.solver.max_iter, LONGEST)
+        separated = Separated.of(recipe.parts, recipe.program, a, z0[:, : recipe.parts.size], problem)
+        state, status, iterations, error = separated.solve(
+            problem, z0[:, : recipe.parts.size], recipe.solver.tol, limit
+        )
+        lost = (status == STALLED) | (status == MAX_ITERATIONS)
+        if bool(lost.any()):  # the general method has a line search
+            rows = lost.nonzero().squeeze(-1)
+            other = self._minimised(problem, z0[rows], problem.take(a, rows))
+            found = (other.z, other.status, other.iterations, other.residual)
+            state, status, iterations, error = (
+                t.index_copy(0, rows, new) for t, new in zip((state, status, iterations, error), found, strict=True)
+            )
+        return Solved(state, status, iterations, error, iterations, separated.factor(state))
+
+    def _minimised(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
         recipe, (n, p, m) = self.recipe, self.recipe.sizes
         program = recipe.program
 
@@ -192,7 +217,11 @@ class KktSolver(Solver):
 
         found = recipe.solver.solve(SmoothProblem(values, derivatives), z0[:, :n])
         state = torch.cat([found.z, found.nu, found.lam], -1)
-        state, error = finished(problem, state, a, found.status == CONVERGED, factorise, n)
+
+        def step(state: Tensor, F: Tensor) -> Tensor:
+            return factorise(problem.J(state, a)).solve(F)
+
+        state, error = finished(problem, state, a, found.status == CONVERGED, step, n)
         return Solved(state, found.status, found.iterations, error, found.iterations)
 
 

@@ -1,0 +1,309 @@
+"""Separable convex objectives over coupling rows and bounds: a primal-dual interior point on a diagonal Hessian."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...ground.outcomes import Outcome
+from .quadratic import peak, times, times_transposed
+
+CONVERGED, RUNNING = int(Outcome.CONVERGED), int(Outcome.RUNNING)
+
+FRACTION = 0.99
+"""Of the way to the boundary that a step goes at most."""
+LEAST = 1e-12
+"""A curvature so small is taken for this: then a step is bounded by the rows."""
+REDUNDANT = 1e-12
+"""What is added to the diagonal of the rows' matrix, relative to it, for rows that follow from others."""
+JUMP = 1e3
+"""A step that multiplies the error by more is taken back to a quarter."""
+SHORTEST = 1e-6
+FALL = 30.0
+"""Entries fall to no less than e to the minus this of their distance to the edge of φ's domain in a step."""
+NARROW = 1e-9
+"""Bounds that are closer, relative to their size, are moved apart by this."""
+INNER = 0.1
+"""How far from bounds and edges a start is at least, relative to their size or to the room between them."""
+NEAR = 0.01
+"""Slacks at the start are at least so large, relative to the largest."""
+FAR, CERTAIN = 1e12, 1e-8
+SMALL = 2**16
+"""Of entries × rows × samples so many cost little more than the calls that handle them."""
+BEYOND = 1e30
+"""Stands for an edge that is not there."""
+
+
+@dataclass(frozen=True)
+class DiagonalProblem:
+    """min Σ φᵢ(xᵢ) subject to C x = d in the first `equalities` rows and ≤ d in the others, and bounds on entries.
+
+    entries (x, rows) -> φ′ and φ″ (B, n) of the samples `rows`; C (k, n) or (B, k, n), d (B, k). Bound j is
+    sign[j] · (x[place[j]] − value[:, j]) ≤ 0; value (B, b). φ is defined between `low` and `high` (B, n), where given.
+    """
+
+    entries: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    C: Tensor
+    d: Tensor
+    equalities: int
+    place: Tensor
+    sign: Tensor
+    value: Tensor
+    low: Tensor | None = None
+    high: Tensor | None = None
+
+    def select(self, index: Tensor) -> DiagonalProblem:
+        """Some samples; `rows` stay those of the whole batch."""
+        low, high = (None if t is None else t[index] for t in (self.low, self.high))
+        C = self.C if self.C.ndim == 2 else self.C[index]
+        return replace(self, C=C, d=self.d[index], value=self.value[index], low=low, high=high)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there are bounds."""
+        return self.place.shape[-1] > 0
+
+    def spread(self, t: Tensor) -> Tensor:
+        """Σ over the bounds of an entry, (B, b) to (B, n)."""
+        return t.new_zeros(t.shape[0], self.C.shape[-1]).index_add_(1, self.place, t)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The entry of each bound, (B, n) to (B, b), times its sign."""
+        return x.index_select(1, self.place) * self.sign
+
+    def kept_inside(self, x: Tensor, dx: Tensor) -> Tensor:
+        """The step dx, towards an edge of the domain at distance w by the factor exp(dx / w) alone, (B, n)."""
+        up = down = dx
+        if self.low is not None:
+            w = x - self.low
+            down = w * torch.nn.functional.elu((dx / w).clamp_(min=-FALL))  # eʳ − 1, or r where r > 0
+        if self.high is None:
+            return down
+        w = self.high - x
+        up = -w * torch.nn.functional.elu((-dx / w).clamp_(min=-FALL))
+        return torch.where(dx > 0, up, down)
+
+
+class Found(NamedTuple):
+    """x (B, n); y (B, k + b), the multipliers of rows and bounds; status and iterations (B,)."""
+
+    x: Tensor
+    y: Tensor
+    status: Tensor
+    iterations: Tensor
+
+
+class _State(NamedTuple):
+    """x (B, n), y (B, k + b), and the slacks s (B, k − p) of the rows that are inequalities."""
+
+    x: Tensor
+    y: Tensor
+    s: Tensor
+
+    def select(self, index: Tensor) -> _State:
+        return _State(*(t[index] for t in self))
+
+
+def solve(problem: DiagonalProblem, x0: Tensor, tol: float, max_iter: int) -> Found:
+    """Mehrotra's predictor and corrector; a step solves C H⁻¹ Cᵀ, (k, k), with the diagonal H = φ″ + Σ z / t.
+
+    Entries that fall towards the edge of φ's domain do so by the factor exp(dx / w) of their distance w, which for
+    entropies is the step in the logarithm. From points x0 (B, n); cost an iteration: k² n + k³/3 flops a sample, and
+    one φ′ and φ″. Sources: Mehrotra (1992); Saunders (PDCO) for separable objectives.
+    """
+    rows = torch.arange(x0.shape[0], device=x0.device)
+    problem, state, crossed = _start(problem, x0)
+    out = Found(state.x, state.y, torch.full_like(rows, RUNNING), torch.zeros_like(rows))
+    whole, here, count = problem, _Here(problem, state, rows), out.iterations
+    running = here.error.isfinite() & ~crossed
+    status = torch.where(running, RUNNING, torch.where(crossed, int(Outcome.INFEASIBLE), int(Outcome.NOT_FINITE)))
+    few = max(1, SMALL // (x0.shape[-1] * max(1, problem.d.shape[-1])))
+    for it in range(max_iter + 1):
+        running = running & (here.error > tol)
+        left = 0 if it == max_iter else int(running.sum())
+        if not left or (2 * left <= len(rows) and len(rows) > few):  # the settled leave when they are half of many
+            now = torch.where((status == RUNNING) & (here.error <= tol), CONVERGED, status)
+            out = Found(*(_put(t, rows, v) for t, v in zip(out, (*here.state[:2], now, count), strict=True)))
+            if not left:
+                break
+            rows, status, count, here = rows[running], status[running], count[running], here.select(running)
+            running = torch.ones_like(rows, dtype=torch.bool)
+        count = count + running
+        here, stuck = here.next(running, left == len(rows))
+        if stuck is not None:
+            status, running = torch.where(stuck, int(Outcome.STALLED), status), running & ~stuck
+    return out._replace(status=_verdict(whole, out))
+
+
+def _put(whole: Tensor, rows: Tensor, values: Tensor) -> Tensor:
+    return values if len(rows) == len(whole) else whole.index_copy(0, rows, values)
+
+
+class _Here:
+    """A state with its residuals, and the error of the optimality conditions relative to terms at the start, (B,)."""
+
+    def __init__(self, problem: DiagonalProblem, state: _State, rows: Tensor, first: _Here | None = None) -> None:
+        self.problem, self.state, self.rows = problem, state, rows
+        x, y, s = state
+        k, p = problem.d.shape[-1], problem.equalities
+        slope, self.curvature = problem.entries(x, rows)
+        self.dual = slope + times_transposed(problem.C, y[:, :k] if problem.bounded else y)
+        self.below = times(problem.C, x) - problem.d
+        if s.shape[-1]:
+            self.below[:, p:].add_(s)
+        if problem.bounded:
+            self.dual = self.dual + problem.spread(y[:, k:] * problem.sign)
+            s = torch.cat([s, (problem.value - x.index_select(1, problem.place)) * problem.sign], -1)
+        self.s, self.lam = s, y[:, p:]
+        self.gap = self.s * self.lam
+        self.scale = peak(slope).add_(1) if first is None else first.scale
+        self.size = peak(x, problem.d).add_(1) if first is None else first.size
+        self.error = torch.maximum(peak(self.dual), self.gap.amax(-1)) if s.shape[-1] else peak(self.dual)
+        self.error = self.error / self.scale
+        if k:
+            self.error = torch.maximum(self.error, peak(self.below) / self.size)
+
+    def select(self, index: Tensor) -> _Here:
+        """Some samples."""
+        found = object.__new__(_Here)
+        found.__dict__.update({name: t[index] for name, t in self.__dict__.items() if isinstance(t, Tensor)})
+        found.problem, found.state = self.problem.select(index), self.state.select(index)
+        return found
+
+    def next(self, running: Tensor, every: bool) -> tuple[_Here, Tensor | None]:
+        """Where the `running` samples go from here (`every` one?), and which of them are stuck, if any."""
+        step, alpha = self._direction()
+        if not every:
+            alpha = torch.where(running.unsqueeze(-1), alpha, 0.0)
+        stuck = None
+        while True:
+            there = _Here(self.problem, self._moved(step, alpha), self.rows, self)
+            fine = there.error <= JUMP * self.error  # NaN is not
+            if not every:
+                fine = fine | ~running
+            if bool(fine.all()):
+                return there, stuck
+            every = False
+            alpha = torch.where(fine.unsqueeze(-1), alpha, alpha / 4)
+            lost = running & (alpha.squeeze(-1) < SHORTEST)
+            stuck = lost if stuck is None else stuck | lost
+            running, alpha = running & ~lost, torch.where(lost.unsqueeze(-1), 0.0, alpha)
+
+    def _direction(self) -> tuple[_State, Tensor]:
+        """The corrected step and how much of it stays within the bounds."""
+        problem, lam, s = self.problem, self.lam, self.s
+        C, p, m, bounded = problem.C, problem.equalities, self.state.s.shape[-1], problem.bounded
+        H = self.curvature.clamp(min=LEAST)
+        if bounded:
+            H = H + problem.spread(lam[:, m:] / s[:, m:])
+        weighted = C / H.unsqueeze(-2)
+        S = weighted @ C.mT
+        diagonal = S.diagonal(dim1=-2, dim2=-1)
+        if m:
+            diagonal[:, p:].add_(s[:, :m] / lam[:, :m] if bounded else s / lam)
+        diagonal.mul_(1 + REDUNDANT)
+        L, _ = torch.linalg.cholesky_ex(S)
+        ahead = self.below - times(weighted, self.dual)
+
+        def solved(each: Tensor, f: Tensor, entries: bool) -> tuple[Tensor, Tensor, Tensor]:
+            """−dx (where asked for), dy, and dλ / λ where s dλ + λ ds = λ · each, as `f` has it for bounds."""
+            right = ahead.clone() if not bounded else ahead - times(weighted, f - self.dual)
+            if m:
+                right[:, p:].add_(each[:, :m] if bounded else each)
+            dy = torch.cholesky_solve(right.unsqueeze(-1), L).squeeze(-1)
+            back = (f + times_transposed(C, dy)).div_(H) if entries or bounded else f
+            if bounded:
+                dz = lam[:, m:] * (each[:, m:] - problem.gather(back)) / s[:, m:]
+                dy = torch.cat([dy, dz], -1)
+            return back, dy, dy[:, p:] / lam
+
+        def pulled(each: Tensor) -> Tensor:
+            """The residual of the dual with what bounds add to it."""
+            return self.dual + problem.spread(each[:, m:] * lam[:, m:] / s[:, m:] * problem.sign)
+
+        if not s.shape[-1]:
+            back, dy, _ = solved(s, self.dual, True)
+            return _State(-back, dy, s), torch.ones_like(dy[:, :1])
+        each = -s
+        _, _, up = solved(each, pulled(each) if bounded else self.dual, False)  # dλ / λ; and ds / s = −1 − dλ / λ
+        low, high = up.aminmax(dim=-1, keepdim=True)
+        alpha = torch.maximum(high + 1, -low).clamp_(min=1.0).reciprocal_()
+        target = self.gap.mean(-1, keepdim=True) * (1 - alpha) ** 3
+        each = (target / lam).addcmul_(s, (up + 1).mul_(up).sub_(1))  # −dλ ds = λ s (1 + dλ / λ) dλ / λ
+        back, dy, up = solved(each, pulled(each) if bounded else self.dual, True)
+        other = each / s - up  # ds / s
+        least = torch.minimum(up.amin(-1, keepdim=True), other.amin(-1, keepdim=True))
+        ds = other[:, :m] * s[:, :m] if bounded else other * s
+        return _State(-back, dy, ds), (least / -FRACTION).clamp_(min=1.0).reciprocal_()
+
+    def _moved(self, step: _State, alpha: Tensor) -> _State:
+        (x, y, s), problem = self.state, self.problem
+        dx = alpha * step.x
+        if problem.low is not None or problem.high is not None:
+            dx = problem.kept_inside(x, dx)
+        return _State(x + dx, torch.addcmul(y, alpha, step.y), torch.addcmul(s, alpha, step.s))
+
+
+def _start(problem: DiagonalProblem, x0: Tensor) -> tuple[DiagonalProblem, _State, Tensor]:
+    """The problem with bounds apart, a state strictly within them, and which samples have crossed bounds, (B,)."""
+    x, crossed = x0, torch.zeros_like(x0[:, 0], dtype=torch.bool)
+    if problem.bounded or problem.low is not None or problem.high is not None:
+        low, high = _box(problem, x0)
+        room, size = high - low, 1 + torch.minimum(low.abs(), high.abs())
+        crossed, narrow = (room < 0).any(-1), room <= NARROW * size
+        if bool(narrow.any()):
+            apart = torch.where(narrow, NARROW * size + (-room).clamp(min=0), 0.0)
+            low, high, room = low - apart, high + apart, room + 2 * apart
+            problem = replace(problem, value=problem.value + problem.gather(apart))
+        inner = torch.where(size.isfinite(), INNER * torch.minimum(room, size), 0.0)
+        x = torch.minimum(torch.maximum(x, low + inner), high - inner)
+        edges = [None if t is None else t.clamp(-BEYOND, BEYOND) for t in (problem.low, problem.high)]
+        problem = replace(problem, low=edges[0], high=edges[1])
+    p = problem.equalities
+    s = (problem.d - times(problem.C, x))[:, p:]
+    if s.shape[-1]:
+        s = torch.maximum(s, NEAR * (1 + peak(s).unsqueeze(-1)))
+    slack = s
+    if problem.bounded:
+        slack = torch.cat([s, (problem.value - x.index_select(1, problem.place)) * problem.sign], -1)
+    y = torch.cat([x.new_zeros(x.shape[0], p), slack.clamp(min=1.0).reciprocal()], -1)
+    return problem, _State(x, y, s), crossed
+
+
+def _verdict(problem: DiagonalProblem, found: Found) -> Tensor:
+    """The status: INFEASIBLE where the multipliers of an unsolved sample prove it, as for C x = d and ≤ d and y ≥ 0
+    there is no x between the bounds where min yᵀC x > yᵀd; UNBOUNDED where x is far away.
+    """
+    lost = (found.status == RUNNING) | (found.status == int(Outcome.STALLED))
+    if not bool(lost.any()):
+        return found.status
+    status = torch.where(found.status == RUNNING, int(Outcome.MAX_ITERATIONS), found.status)
+    status = torch.where(lost & (peak(found.x) > FAR), int(Outcome.UNBOUNDED), status)
+    k, p = problem.d.shape[-1], problem.equalities
+    if not k:
+        return status
+    y = found.y[:, :k] / peak(found.y[:, :k]).unsqueeze(-1)
+    y = torch.cat([y[:, :p], y[:, p:].clamp(min=0)], -1)
+    v, size = times_transposed(problem.C, y), times_transposed(problem.C.abs(), y.abs())
+    low, high = _box(problem, v)
+    least = torch.where(v > 0, v * low, v * high)
+    least = torch.where(v.abs() <= CERTAIN * size, 0.0, least).sum(-1)
+    terms = y * problem.d
+    proved = least - terms.sum(-1) > CERTAIN * (1 + terms.abs().sum(-1))
+    return torch.where(lost & proved, int(Outcome.INFEASIBLE), status)
+
+
+def _box(problem: DiagonalProblem, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Between what every entry must lie, by bounds and domain, (B, n); infinite where nothing says so."""
+    inf = torch.full_like(like, torch.inf)
+    low = -inf if problem.low is None else torch.where(problem.low <= -BEYOND, -inf, problem.low)
+    high = inf if problem.high is None else torch.where(problem.high >= BEYOND, inf, problem.high)
+    if problem.bounded:
+        at, upper = problem.place.expand_as(problem.value), problem.sign > 0
+        low = low.scatter_reduce(1, at[:, ~upper], problem.value[:, ~upper], "amax")
+        high = high.scatter_reduce(1, at[:, upper], problem.value[:, upper], "amin")
+    return low, high
