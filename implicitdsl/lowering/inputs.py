@@ -20,6 +20,13 @@ def declaration(symbol: Symbol) -> str:
     return f"{symbol.name} in {symbol.set.text}"
 
 
+def by_position(title: str, symbols: Sequence[Symbol], args: Sequence[Any], options: Sequence[str]) -> None:
+    """TypeError where the keyword of an option is that of an input which `args` does not hold."""
+    for symbol in symbols[len(args) :]:
+        if symbol.name in options:
+            raise TypeError(f"{title}.solve(): `{symbol.name}` is an option here: pass the input by position")
+
+
 def bind(layer: str, symbols: Sequence[Symbol], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """The inputs in the order of their declarations. Raises TypeError as a Python function would."""
     names = [s.name for s in symbols]

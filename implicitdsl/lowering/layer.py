@@ -104,8 +104,11 @@ class Layer(Holder):
 
     def solve(self, *args: Any, start: Any = None, progress: bool = False, **kwargs: Any) -> Solution:
         """The outputs with a report. `start`: an earlier `Solution`, or unknowns as tensor, tuple or mapping.
-        `progress`: differential equations show how far they are (see `implicitdsl.progress`).
+        `progress`: differential equations show how far they are (see `implicitdsl.progress`). Inputs of these names are
+        given by position.
         """
+        options = {"start": start is not None, "progress": progress is not False}
+        call.by_position(self._title, self._model.givens, args, [name for name, said in options.items() if said])
         with shown(progress) if progress else nullcontext():
             value, report, unknowns = self._run(args, kwargs, start, want_report=True)
         assert report is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -172,6 +173,17 @@ def test_solve_reports_by_sample_and_starts_warm() -> None:
     with pytest.raises(TypeError, match="no unknown `w`"):
         net.solve(inputs, start={"w": torch.zeros(4)})
     assert "unknowns" not in repr(solution)
+
+
+@pytest.mark.parametrize("name", ["start", "progress"])
+def test_inputs_named_like_options_are_given_by_position(name: str) -> None:
+    """By keyword they would be taken for the option of `solve`."""
+    other = sym(name, Role.GIVEN)
+    host: Any = layer(model(givens=[symbol(s), symbol(other)], outputs=[("w", b.mul(s, tanh(other)))], dims=[]))
+    with pytest.raises(TypeError, match=f"`{name}` is an option here: pass the input by position"):
+        host.solve(torch.tensor(2.0), **{name: torch.tensor(0.5)})
+    assert host.solve(torch.tensor(2.0), torch.tensor(0.5)).value == 2 * torch.tensor(0.5).tanh()
+    assert host(torch.tensor(2.0), **{name: torch.tensor(0.5)}) == 2 * torch.tensor(0.5).tanh()
 
 
 def test_raise_carries_the_solution_in_the_callers_shape() -> None:
