@@ -69,18 +69,29 @@ class OdeSolve:
         return integrate(self.problem, self.methods, a, y0, places, self.control, tape)
 
 
-def places_of(t0: Tensor, ts: Tensor) -> Places:
-    """Where t0 (B,) and ts (B, K) lie: the span reaches to the furthest of the times."""
+def places_of(t0: Tensor, ts: Tensor, toward: Tensor | None = None) -> Places:
+    """Where t0 (B,) and ts (B, K) lie: the span reaches to the furthest of the times on the side of t0 on which
+    `toward` (B,) lies; times on the other side are below 0. None, or at t0: either side, that of the furthest.
+    """
     begin, times = t0.detach().double(), ts.detach().double()
     gone = times - begin.unsqueeze(1)
-    furthest = gone.abs().argmax(1, keepdim=True)
-    span = gone.gather(1, furthest)
-    at = torch.where(gone == span, 1.0, gone / torch.where(span == 0, 1.0, span))
-    return Places(begin, span[:, 0], at)
+    span = gone.gather(1, gone.abs().argmax(1, keepdim=True))
+    if toward is None:
+        at = torch.where(gone == span, 1.0, gone / torch.where(span == 0, 1.0, span))
+        return Places(begin, span[:, 0], at)
+    sense = torch.sign(toward.detach().double() - begin).unsqueeze(1)
+    along = gone * torch.where(sense == 0, torch.sign(span), sense)
+    top, furthest = along.max(1, keepdim=True)
+    length = top.abs()  # of times that are all on the wrong side, too: they stay below 0
+    at = torch.where(along == length, 1.0, along / torch.where(length == 0, 1.0, length))
+    return Places(begin, gone.gather(1, furthest)[:, 0], at)
 
 
-def ode_solve(spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, a: Inputs) -> tuple[Tensor, Ended]:
+def ode_solve(
+    spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, a: Inputs, toward: Tensor | None = None
+) -> tuple[Tensor, Ended]:
     """States (B, K, N) at the times ts (B, K) of dy/dt = f(t, y; a), y(t0) = y0, and how the integration ended.
+    `toward` (B,): a row that asks for times on the other side of t0 fails; see `places_of`.
 
     Steps are chosen row by row, without derivatives; the states are then differentiated as functions of y0, a, t0 and
     ts with the steps at fixed parts of the span, to any order: VJP (by the discrete adjoint; where it is differentiated
@@ -88,24 +99,28 @@ def ode_solve(spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, a: Inputs) -> 
     Cost of a VJP: one evaluation and one VJP of f a stage. Failed rows: see `Failures`.
     """
     if torch.compiler.is_compiling():
-        return _traced(spec, y0, t0, ts, a)
+        return _traced(spec, y0, t0, ts, a, toward)
     if plain() and not isinstance(spec.backward, UnrolledSteps):
         found: list[Ended] = []
-        y = _Plain.apply(found, spec, y0, t0, ts, *a)
+        y = _Plain.apply(found, spec, places_of(t0, ts, toward), y0, t0, ts, *a)
         return y, found[0]
-    y0_, t0_, ts_ = y0.detach(), t0.detach(), ts.detach()
-    status, steps, error, nfe, time, rung, *nodes = _Steps.apply(spec, y0_, t0_, ts_, *(x.detach() for x in a))
+    places = places_of(t0, ts, toward)
+    given = y0.detach(), *places, *(x.detach() for x in a)
+    status, steps, error, nfe, time, rung, *nodes = _Steps.apply(spec, *given)
     taken = [Segment(m, n) for m, n in zip(spec.methods, nodes, strict=True)]
-    y = replay(spec.problem, taken, a, y0, t0, ts, places_of(t0, ts).at)
+    y = replay(spec.problem, taken, a, y0, t0, ts, places.at)
     ended = Ended(y, y[:, -1], status, steps, error, nfe, time, rung)
     if not torch._C._are_functorch_transforms_active():
         ended = report_unfinished(ended, spec.failures)
     return ended.y, ended._replace(y=ended.y.detach())
 
 
-def _traced(spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, a: Inputs) -> tuple[Tensor, Ended]:
+def _traced(
+    spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, a: Inputs, toward: Tensor | None
+) -> tuple[Tensor, Ended]:
     """The same in a compiled graph."""
-    ended = compiled_solve(Traced(spec.problem, _traceable(spec), spec.control), y0, t0, ts, places_of(t0, ts), a)
+    traced = Traced(spec.problem, _traceable(spec), spec.control)
+    ended = compiled_solve(traced, y0, t0, ts, places_of(t0, ts, toward), a)
     ended = report_unfinished(ended, spec.failures)
     return ended.y, ended._replace(y=ended.y.detach())
 
@@ -173,10 +188,11 @@ class _Plain(torch.autograd.Function):
     """Where no transform is active."""
 
     @staticmethod
-    def forward(ctx: Any, found: list[Ended], spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, *a: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, found: list[Ended], spec: OdeSolve, places: Places, y0: Tensor, t0: Tensor, ts: Tensor, *a: Tensor
+    ) -> Tensor:
         ctx.set_materialize_grads(False)
         tape = _tape(spec.backward) if any(ctx.needs_input_grad) else None
-        places = places_of(t0, ts)
         ended = report_unfinished(spec.integrate(y0, places, a, tape), spec.failures)
         found.append(ended)
         ctx.spec, ctx.tape, ctx.places, ctx.good = spec, tape, places, ended.converged
@@ -192,11 +208,11 @@ class _Plain(torch.autograd.Function):
         a = tuple(inputs)
         tape: Tape | None = ctx.tape
         places: Places = ctx.places
-        needs = ctx.needs_input_grad[2:]
+        needs = ctx.needs_input_grad[3:]
         if g is None:
-            return (None,) * (2 + len(needs))
+            return (None,) * (3 + len(needs))
         if isinstance(spec.backward, Backsolve) and not torch.is_grad_enabled():
-            return None, None, *_backsolved(spec, y, y0, t0, ts, a, needs, places, ctx.good, g)
+            return None, None, None, *_backsolved(spec, y, y0, t0, ts, a, needs, places, ctx.good, g)
         if tape is None:  # to differentiate the gradient, the steps are needed after all
             tape = Tape(states=False)
             with torch.no_grad():
@@ -211,12 +227,12 @@ class _Plain(torch.autograd.Function):
                 wanted = [x for x, need in zip(given, needs, strict=True) if need]
                 grads = torch.autograd.grad(y, wanted, g, create_graph=again, allow_unused=True)
             left = iter(grads)
-            return None, None, *(next(left) if need else None for need in needs)
+            return None, None, None, *(next(left) if need else None for need in needs)
         undone = None if ctx.end is None else Undone(spec.problem, tape.entries, a, ctx.end)
         begin, cotangents = discrete_adjoint(spec.problem, tape, a, needs[3:], places.at, g, undone)
         if undone is not None:
             report_drift(_apart(undone.states, y0), undone.states, ctx.good, spec.failures, "steps were undone")
-        return None, None, begin, None, None, *cotangents
+        return None, None, None, begin, None, None, *cotangents
 
 
 def _tape(backward: Backward) -> Tape | None:
@@ -263,10 +279,10 @@ class _Steps(torch.autograd.Function):
     """The steps alone, without derivatives: status, steps, error, nfe, time, rung, and nodes for each method."""
 
     @staticmethod
-    def forward(spec: OdeSolve, y0: Tensor, t0: Tensor, ts: Tensor, *a: Tensor) -> tuple[Tensor, ...]:
+    def forward(spec: OdeSolve, y0: Tensor, begin: Tensor, span: Tensor, at: Tensor, *a: Tensor) -> tuple[Tensor, ...]:
         tape = Tape()
         tape.room = 0
-        ended = spec.integrate(y0, places_of(t0, ts), a, tape)
+        ended = spec.integrate(y0, Places(begin, span, at), a, tape)
         nodes = segments(tape.entries, spec.methods, len(y0), y0.device)
         return ended.status, ended.steps, ended.error, ended.nfe, ended.time, ended.rung, *(s.nodes for s in nodes)
 
@@ -287,6 +303,6 @@ class _Steps(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], spec: OdeSolve, *tensors: Tensor) -> Any:
         y0 = tensors[0]
         batch = y0.shape[0 if in_dims[1] != 0 else 1]
-        ranks = (1, 0, 1, *spec.problem.ranks)
+        ranks = (1, 0, 0, 1, *spec.problem.ranks)
         merged = merge(info.batch_size, batch, in_dims[1:], tensors, ranks)
         return split(info.batch_size, _Steps.apply(spec, *merged))

@@ -108,6 +108,27 @@ return z(ts), z(2), e(2)
 """
 
 
+@pytest.mark.parametrize("method", ["dopri5", "dopri8", "rodas5p", "rk4(steps=20)"])
+@pytest.mark.parametrize("asked", ["z(s)", "z(s) + 0 z(1)"])
+def test_a_kink_at_an_end_or_an_output(method: str, asked: str) -> None:
+    """By the time of an output at a kink, the derivative is that of the side before; by a beginning, of that after."""
+    using = method[:-1] + ", jump_t=[0.5])" if method.endswith(")") else f"{method}(jump_t=[0.5])"
+    layer = imp.compile(f"""
+given x in R, c in R, s in R
+find z(t) in R for t in [c, 1] such that dz/dt = 2 + sign(t - 0.5), z(c) = x
+using {using}
+return {asked}
+""")
+    x = torch.ones(2, dtype=D)
+    c = torch.tensor([0.0, 0.5], dtype=D, requires_grad=True)
+    s = torch.tensor([0.5, 0.7], dtype=D, requires_grad=True)
+    z = layer(x, c, s)
+    assert torch.allclose(z, torch.tensor([1.5, 1.6], dtype=D))
+    by_begin, by_output = torch.autograd.grad(z.sum(), (c, s))
+    assert torch.allclose(by_begin, torch.tensor([-1.0, -3.0], dtype=D))
+    assert torch.allclose(by_output, torch.tensor([1.0, 3.0], dtype=D))
+
+
 def test_backward_rules_agree() -> None:
     """On a nonlinear system with an integral, shared jumps and others at infinity, which count as none."""
     x = torch.randn(3, 2, dtype=D, generator=torch.Generator().manual_seed(0)).requires_grad_()

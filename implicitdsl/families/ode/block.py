@@ -97,7 +97,7 @@ class OdeBlock:
             jumps = self._call(call, values, functions).clone()  # compilers refuse an input that comes twice
             problem, every = kinked(problem), (*every, jumps if rank else jumps.unsqueeze(-1))
         if recipe.exact:
-            y, ended = self._exactly(problem, y0, columns[0], used, every, self._spectrum(values))
+            y, ended = self._exactly(problem, y0, columns[:2], used, every, self._spectrum(values))
             made = report(ended, batch, recipe.labels) if want_report else None
             return self._answers(y, problem, every, ts, starts, batch), made
         spec = OdeSolve(problem, recipe.methods, recipe.control, recipe.backward, recipe.failures)
@@ -105,7 +105,7 @@ class OdeBlock:
             if len(recipe.events):
                 y, ts, ended = self._until(spec, y0, t0, columns[1][:, 0], ts, starts, every)
             else:
-                y, ended = ode_solve(spec, y0, t0, ts, every)
+                y, ended = ode_solve(spec, y0, t0, ts, every, None if 1 in starts else columns[1][:, 0])
         except ConvergenceError as error:
             if isinstance(error.solution, Ended):
                 lost = error.solution
@@ -119,12 +119,15 @@ class OdeBlock:
         self,
         problem: OdeProblem,
         y0: Tensor,
-        t0: Tensor,
+        ends: Sequence[Tensor],
         columns: Sequence[Tensor],
         a: Inputs,
         spectrum: tuple[Tensor, Eigen, bool] | None,
     ) -> tuple[Tensor, Ended]:
-        """A linear equation by its matrix exponential. Rows that are not finite are named as elsewhere."""
+        """A linear equation by its matrix exponential. Rows that are not finite, or ask for times before the beginning,
+        are named as elsewhere. `ends` (B, 1): of the interval.
+        """
+        t0, end = ends
         shared = all(c.stride(0) == 0 or len(c) == 1 for c in (t0, *columns))
         ts = torch.cat([c[:1] if shared else c for c in columns], 1) - (t0[:1] if shared else t0)
         at, zero = t0[:, 0], torch.zeros_like(y0)
@@ -140,6 +143,10 @@ class OdeBlock:
             y = linear_flow(A, h, y0, tau)
         good = y.detach().isfinite().flatten(1).all(1)
         status = torch.where(good, 0, int(Outcome.NOT_FINITE))
+        if any(c is not end for c in columns):
+            before = (ts * torch.sign(end - t0)).detach() < 0
+            status = torch.where(good & before.any(1), int(Outcome.OUTSIDE), status)
+            y = torch.where(before.unsqueeze(-1), y0.unsqueeze(1), y)
         one = torch.ones_like(status)
         last = columns[-1][:, -1].detach().expand(len(y0))
         ended = Ended(y, y[:, -1], status, one, torch.zeros_like(last), one, last, torch.zeros_like(status))

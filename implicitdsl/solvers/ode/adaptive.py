@@ -185,7 +185,7 @@ class Integration:
             mask = (rows.at > rows.s) & (rows.at <= s) & (rows.at < 1) & good
             counts["asked"] = mask.any(1, keepdim=True)
         if kinks is not None:
-            arrived = kinks.at(s).any(1) & good[:, 0] & (s < 1)[:, 0]
+            arrived = kinks.at(s).any(1) & good[:, 0]
             counts["arrived"] = arrived.unsqueeze(1)
         if not last and step.stiffness is not None:
             counts["stiff"] = rows.limited >= STIFF_AFTER

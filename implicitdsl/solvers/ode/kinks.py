@@ -46,8 +46,8 @@ class Kinks(NamedTuple):
         return Kinks(self.times.index_select(0, keep), self.parts.index_select(0, keep))
 
     def at(self, s: Tensor) -> Tensor:
-        """Which kinks (b, J) lie at s (b, 1)."""
-        return self.parts == s
+        """Which kinks (b, J) lie at s (b, 1), inside the span: one at an end of it is not passed."""
+        return (self.parts == s) & (s > 0) & (s < 1)
 
     def sides(self, s: Tensor, span: Tensor, dtype: torch.dtype) -> Sides:
         """The piece that begins at s (b, 1) in the direction of span (b, 1); a kink at s lies behind."""
