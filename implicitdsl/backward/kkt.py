@@ -64,7 +64,7 @@ def quadratic_optimum(spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Ten
     if torch.compiler.is_compiling():
         tensors = (q, C, d) if P is None else (P, q, C, d)
         z, y, *rest = traced(_Compiled, spec, *tensors)
-        return z, y, Optimum(z.detach(), y.detach(), *rest[:5])
+        return z, y, Optimum(z.detach(), y.detach(), *rest[:4])
     if plain():
         found: list[Optimum] = []
         z, y = _Plain.apply(found, spec, P, q, C, d)
@@ -80,14 +80,14 @@ def _solved(spec: Spec, problem: Quadratic) -> tuple[Optimum, Reduced | Kept | N
     else:
         found = spec.solver.solve(problem)
         factor = found.factor
-    solved = Solved(found.z, found.status, found.iterations, found.residual, found.iterations)
+    solved = Solved(found.z, found.status, found.iterations, found.residual, found.iterations, whole=found.whole)
     if solved.all_converged():
-        return found, factor
+        return found._replace(whole=found.status), factor
     reported_ = report_unsolved(solved, spec.failures)
     y = found.y
     if spec.failures.policy == "nan":
         y = torch.where(solved.converged.unsqueeze(-1), y, torch.nan)
-    return found._replace(z=reported_.z, y=y), factor
+    return found._replace(z=reported_.z, y=y, whole=None), factor
 
 
 class _Plain(torch.autograd.Function):
@@ -99,7 +99,7 @@ class _Plain(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         optimum, factor = _solved(spec, Quadratic(P, q, C, d, spec.equalities))
         found.append(optimum._replace(z=optimum.z.detach(), y=optimum.y.detach(), factor=None))
-        ctx.spec, ctx.factor = spec, factor
+        ctx.spec, ctx.factor, ctx.whole = spec, factor, optimum.whole is not None
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(optimum.z, optimum.y, optimum.active, optimum.status, P, q, C, d)
         return optimum.z, optimum.y
@@ -111,13 +111,14 @@ class _Plain(torch.autograd.Function):
         z, y, *rest = ctx.saved_tensors
         gz = torch.zeros_like(z) if gz is None else gz
         gy = torch.zeros_like(y) if gy is None else gy
-        return None, None, *_pulled(ctx.spec, ctx.factor, ctx.needs_input_grad[2:], gz, gy, z, y, *rest)
+        return None, None, *_pulled(ctx.spec, ctx.factor, ctx.needs_input_grad[2:], ctx.whole, gz, gy, z, y, *rest)
 
 
 def _pulled(
     spec: Spec,
     factor: Reduced | Kept | None,
     needed: Sequence[bool],
+    whole: bool,
     gz: Tensor,
     gy: Tensor,
     z: Tensor,
@@ -129,24 +130,25 @@ def _pulled(
     C: Tensor,
     d: Tensor,
 ) -> list[Tensor | None]:
-    """Cotangents of P, q, C and d."""
-    good = status == CONVERGED
-    every = bool(good.all())
-    if not every:
+    """Cotangents of P, q, C and d. `whole`: all samples are known to be solved."""
+    good = None if whole else status == CONVERGED
+    if good is not None and bool(good.all()):
+        good = None
+    if good is not None:
         z, y, gz, gy = (torch.where(good.unsqueeze(-1), t, 0.0) for t in (z, y, gz, gy))
         P = None if P is None else P.nan_to_num(0.0, 0.0, 0.0)
         C = C.nan_to_num(0.0, 0.0, 0.0)
     if torch.is_grad_enabled():
-        u, v = _linear(spec, P, C, active, gz, gy, good)
+        u, v = _linear(spec, P, C, active, gz, gy, status == CONVERGED)
     else:
         problem = Quadratic(P, q, C, d, spec.equalities)
         factor = factor or reduce(problem, None if spec.solver is None else active)
         u, v = factor.solve(gz, gy)
         if not isinstance(factor, Kept) and bool(factor.singular.any()):
             missing = factor.missing(u, v, gz, gy) > LOST * (1e-300 + gz.norm(dim=-1) + gy.norm(dim=-1))
-            dead = reported(factor.singular.expand_as(good) & good & missing, spec.failures)
+            dead = reported(factor.singular & (status == CONVERGED) & missing, spec.failures)
             u, v = (torch.where(dead.unsqueeze(-1), 0.0, t) for t in (u, v))
-    if not every:
+    if good is not None:
         u, v = (torch.where(good.unsqueeze(-1), t, 0.0) for t in (u, v))
     return _cotangents(needed, (P, q, C, d), z, y, u, v, good, spec)
 
@@ -158,7 +160,7 @@ def _cotangents(
     y: Tensor,
     u: Tensor,
     v: Tensor,
-    good: Tensor,
+    good: Tensor | None,
     spec: Spec,
 ) -> list[Tensor | None]:
     """Those of P, q, C and d; summed over the batch where an input is shared."""
@@ -175,7 +177,7 @@ def _cotangents(
             found[2] = torch.addcmul((-y).unsqueeze(-1) * u.unsqueeze(-2), v.unsqueeze(-1), z.unsqueeze(-2), value=-1)
     if needed[3]:
         found[3] = v if d.ndim == 2 else v.sum(0)
-    if spec.failures.policy == "nan" and spec.failures.marks and not bool(good.all()):
+    if good is not None and spec.failures.policy == "nan" and spec.failures.marks:
         for i, (t, rank) in enumerate(zip(found, RANKS, strict=True)):
             if t is not None and t.ndim > rank:
                 found[i] = torch.where(good.view(-1, *(1,) * rank), t, torch.nan)
@@ -189,16 +191,16 @@ def _called_solve(key: str, tensors: list[Tensor]) -> list[Tensor]:
     spec: Spec = named(key)
     found, factor = _solved(spec, Quadratic(*_whole(tensors), spec.equalities))
     regular = torch.full_like(found.status[:1], isinstance(factor, Kept))
-    return [t.clone(memory_format=torch.contiguous_format) for t in (*found[:7], regular)]
+    return [t.clone(memory_format=torch.contiguous_format) for t in (*found[:6], regular)]
 
 
 def _solve_like(key: str, tensors: list[Tensor]) -> list[Tensor]:
     P, q, C, d = _whole(tensors)
     rows, n, m = Quadratic(P, q, C, d, 0).rows, q.shape[-1], d.shape[-1]
     active, residual = q.new_empty(rows, m, dtype=torch.bool), q.new_empty(rows)
-    status, iterations, weak = (q.new_empty(rows, dtype=torch.int64) for _ in range(3))
+    status, iterations = (q.new_empty(rows, dtype=torch.int64) for _ in range(2))
     z, y, regular = q.new_empty(rows, n), q.new_empty(rows, m), q.new_empty(1, dtype=torch.int64)
-    return [z, y, active, status, iterations, residual, weak, regular]
+    return [z, y, active, status, iterations, residual, regular]
 
 
 _solve = operator("quadratic_optimum(str key, Tensor[] tensors) -> Tensor[]", _called_solve, _solve_like)
@@ -210,14 +212,14 @@ def _called_pull(key: str, tensors: list[Tensor], found: list[Tensor]) -> list[T
     P, q, C, d = _whole(tensors)
     gz, gy, z, y, active, status = found
     kept = _kept(spec, Quadratic(P, q, C, d, spec.equalities), active) if bool(regular) else None
-    cotangents = _pulled(spec, kept, (True,) * 4, gz, gy, z, y, active, status, P, q, C, d)
+    cotangents = _pulled(spec, kept, (True,) * 4, False, gz, gy, z, y, active, status, P, q, C, d)
     return [g.contiguous() for g in cotangents if g is not None]
 
 
 def _kept(spec: Spec, problem: Quadratic, active: Tensor) -> Kept | None:
     """The factors that `pivoting.Dense` or `polish.direct` had at hand."""
     dual, rows = dual_of(problem), None if spec.solver is None else active[:, spec.equalities :]
-    return None if dual is None else Kept(dual, rows, None, torch.zeros_like(active[:, 0]))
+    return None if dual is None else Kept(dual, rows, None)
 
 
 def _pull_like(key: str, tensors: list[Tensor], found: list[Tensor]) -> list[Tensor]:
@@ -247,7 +249,7 @@ class _Compiled(torch.autograd.Function):
         spec, *tensors = inputs
         ctx.spec, ctx.count = spec, len(tensors)
         ctx.mark_non_differentiable(*output[2:])
-        ctx.save_for_backward(*tensors, *output[:4], output[7])
+        ctx.save_for_backward(*tensors, *output[:4], output[6])
 
     @staticmethod
     def backward(ctx: Any, gz: Tensor, gy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
@@ -356,13 +358,13 @@ def _lu(K: Tensor) -> Factor:
 
 
 class _Found(torch.autograd.Function):
-    """The solve without derivatives: z, y, active, status, iterations, residual, weak."""
+    """The solve without derivatives: z, y, active, status, iterations, residual."""
 
     @staticmethod
     def forward(spec: Spec, curved: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
         P, (q, C, d) = (tensors[0], tensors[1:]) if curved else (None, tensors)
         found, _ = _solved(spec, Quadratic(P, q, C, d, spec.equalities))
-        return tuple(t.clone() for t in found[:7])
+        return tuple(t.clone() for t in found[:6])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -375,7 +377,7 @@ class _Found(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[None, ...]:
-        return (None,) * 7
+        return (None,) * 6
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], spec: Spec, curved: bool, *tensors: Tensor) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from implicitdsl.backward.kkt import Spec, quadratic_optimum
 from implicitdsl.ground.errors import ConvergenceError, ConvergenceWarning
 from implicitdsl.solvers.optimum.interior_point import InteriorPoint
 from implicitdsl.solvers.optimum.pivoting import Dense
+from implicitdsl.solvers.optimum.quadratic import Quadratic, weakly_active
 
 D = torch.float64
 N, M, P, B = 4, 6, 1, 3
@@ -41,10 +42,11 @@ def loss(*inputs: Tensor) -> Tensor:
 
 def test_the_data_have_active_and_inactive_rows() -> None:
     L, q, C, d = data()
-    *_, found = quadratic_optimum(SPEC, L @ L.mT + 0.1 * torch.eye(N, dtype=D), q, C, d)
+    problem = Quadratic(L @ L.mT + 0.1 * torch.eye(N, dtype=D), q, C, d, P)
+    *_, found = quadratic_optimum(SPEC, *problem[:4])
     share = found.active[:, P:].double().mean()
     assert 0.1 < float(share) < 0.9
-    assert found.weak.sum() == 0
+    assert weakly_active(problem, found.z, found.y).sum() == 0
 
 
 def test_the_factor_of_the_pivoting_serves_the_backward_pass() -> None:

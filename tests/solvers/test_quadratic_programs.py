@@ -16,7 +16,7 @@ from implicitdsl.solvers.optimum.dual import DIAGONAL, dual_of
 from implicitdsl.solvers.optimum.interior_point import InteriorPoint
 from implicitdsl.solvers.optimum.pivoting import Dense
 from implicitdsl.solvers.optimum.polish import direct
-from implicitdsl.solvers.optimum.quadratic import Optimum, Quadratic, residual
+from implicitdsl.solvers.optimum.quadratic import Optimum, Quadratic, residual, weakly_active
 
 D = torch.float64
 
@@ -156,9 +156,10 @@ def test_weakly_active_rows_are_counted() -> None:
     """The unconstrained minimiser lies exactly on a constraint."""
     eye = torch.eye(2, dtype=D)
     q = torch.tensor([[-1.0, 0.0], [-2.0, 0.0]], dtype=D)
-    found = InteriorPoint().solve(Quadratic(eye, q, eye[:1], torch.ones(1, dtype=D), 0))
+    qp = Quadratic(eye, q, eye[:1], torch.ones(1, dtype=D), 0)
+    found = InteriorPoint().solve(qp)
     assert found.status.tolist() == [0, 0]
-    assert found.weak.tolist() == [1, 0]
+    assert weakly_active(qp, found.z, found.y).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 0, 5), (30, 30, 4, 6), (20, 50, 0, 6), (5, 40, 1, 4)])
@@ -208,6 +209,22 @@ def test_what_samples_share_is_eliminated_once(monkeypatch: pytest.MonkeyPatch) 
     u, v = found.factor.solve(f, g)
     torch.testing.assert_close(u @ qp.P + v @ qp.C, f, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close((u @ qp.C.mT)[found.active], g[found.active], rtol=1e-9, atol=1e-9)
+    assert (v[~found.active] == 0).all()
+
+
+def test_the_factor_has_the_samples_that_were_left_out() -> None:
+    """Of many small systems those that are done are left out of further rounds; K [u; v] = [f; g] is solved for all."""
+    qp = problem(10, 10, 0, 64)
+    qp = qp._replace(C=qp.C[:, :10], d=qp.d[:, :10])
+    assert qp.P is not None
+    found = Dense().solve(qp)
+    assert len(found.iterations.unique()) > 2
+    assert found.factor.active is not None
+    f, g = torch.randn_like(found.z), torch.randn_like(found.y)
+    u, v = found.factor.solve(f, g)
+    sides = torch.einsum("bij,bj->bi", qp.P, u) + torch.einsum("bij,bi->bj", qp.C, v)
+    torch.testing.assert_close(sides, f, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(torch.einsum("bij,bj->bi", qp.C, u)[found.active], g[found.active], rtol=1e-9, atol=1e-9)
     assert (v[~found.active] == 0).all()
 
 

@@ -16,7 +16,7 @@ from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
 from implicitdsl.solvers.optimum.cones import svec_matrix
-from implicitdsl.solvers.optimum.quadratic import Optimum
+from implicitdsl.solvers.optimum.quadratic import Optimum, Quadratic, weakly_active
 from implicitdsl.solvers.verdict import CONVERGED, Solved
 
 from .evaluate import Evaluate
@@ -102,8 +102,12 @@ class OptimumBlock:
         if self.recipe.spec.failures.policy == "nan":
             solved = Solved(z, optimum.status, optimum.iterations, optimum.residual, optimum.iterations)
             z, y = mark((z, y), solved, values, self.recipe.given)
-        made = report(optimum, optimum.weak, batch, self.recipe.method) if want_report else None
-        return self._unpacked(z, y, batch, kind), made
+        found = self._unpacked(z, y, batch, kind)
+        if not want_report:
+            return found, None
+        curved = None if P is None else P.detach()
+        problem = Quadratic(curved, q.detach(), C.detach(), d.detach(), self.recipe.spec.equalities)
+        return found, report(optimum, weakly_active(problem, optimum.z, optimum.y), batch, self.recipe.method)
 
     def _unpacked(self, z: Tensor, y: Tensor, batch: int | None, kind: torch.dtype) -> dict[str, Tensor]:
         """The unknowns by name, and the multipliers that are asked for."""

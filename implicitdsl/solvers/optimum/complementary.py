@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from itertools import count
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .dual import GATHERED, Active, factor
-from .quadratic import cholesky_times, peak, times
+from .dual import GATHERED, Active, Walls, factor
+from .quadratic import cholesky_times, times
 
 ROUNDS, LONG_ROUNDS, FEW = 12, 24, 3
 """Exchanges after which an active set is no longer hoped for from this start; so many where rounds are cheap, with
 small systems or where one sample in `FEW` is left."""
-WORK = 2000
-"""So many numbers in a round cost less than to leave samples that are done out of it."""
+SHARE, WORK = 0.5, 2000
+"""Samples that are done are left out where at most such a share is open, and a round has so many numbers."""
+PATIENCE = 2
+"""Rounds that exchange all wrong rows whether there are fewer or not."""
 LARGE = 0.7
 """Of the largest error: those that are exchanged where exchanging all does not help."""
 PASSES = ((12, 1e-3), (30, 1e-8))
@@ -43,13 +45,13 @@ def complement(S: Tensor, r: Tensor, hard: bool = False) -> Complement:
     iteration.
     """
     first, *passes = (PASSES[0], *PASSES[1:]) if hard else (None, *PASSES)
-    found = _exchanged(S, r, _descent(S, r) if first is None else _interior(S, r, *first))
+    found, lost = _exchanged(S, r, _descent(S, r) if first is None else _interior(S, r, *first))
     for iterations, accuracy in passes:
+        if not lost:
+            break
         left = (found.rounds == 0).nonzero().squeeze(-1)
-        if not len(left):
-            return found
         part, right = S if S.ndim == 2 else S[left], r[left]
-        again = _exchanged(part, right, _interior(part, right, iterations, accuracy))
+        again, lost = _exchanged(part, right, _interior(part, right, iterations, accuracy))
         for t, value in zip(found[:3], again[:3], strict=True):
             t[left] = value
         found = found._replace(factor=None)
@@ -60,50 +62,81 @@ def _descent(S: Tensor, r: Tensor) -> Tensor:
     """The rows that are active after the best step along the first direction of descent, by the next one, (B, m)."""
     tiny = torch.finfo(r.dtype).tiny
     diagonal = S.diagonal(dim1=-2, dim2=-1).clamp(min=tiny)
-    p = (-r / diagonal).clamp(min=0)
+    p = (r / diagonal).clamp_(max=0)  # against the direction
     Sp = times(S, p)
-    step = (p * r).sum(-1, keepdim=True) / (p * Sp).sum(-1, keepdim=True).clamp(min=tiny)  # not positive
-    return torch.addcmul(r, step, diagonal * p - Sp) < 0
+    step = (p * r).sum(-1, keepdim=True) / (p * Sp).sum(-1, keepdim=True).clamp_(min=tiny)
+    return torch.addcmul(r, step, torch.addcmul(Sp, diagonal, p, value=-1), value=-1) < 0
 
 
-def _exchanged(S: Tensor, r: Tensor, active: Tensor) -> Complement:
+def _exchanged(S: Tensor, r: Tensor, active: Tensor) -> tuple[Complement, int]:
+    """The solutions, begun with these rows, and how many samples have none.
+
+    What concerns whole samples is kept by the host, which has to know it anyway, and whose operators cost less. Vectors
+    are columns, as the operators want them.
+    """
     rows, m = r.shape
+    small = m < GATHERED
+    r = r.unsqueeze(-1)
+    s, right, free, walls = S, -r, ~active.unsqueeze(-1), Walls.of(S, rows) if small else None
+    floor = torch.add(r, r.abs().amax(-2, keepdim=True).add_(1), alpha=LOSS) if m else r
     found: tuple[Tensor, ...] = ()
-    live: Tensor | None = None
-    last, s, right, act, y = None, S, -r, active, r
-    taken = torch.ones(rows, dtype=torch.int64, device=r.device)
-    best = taken
-    unit = S.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(r.dtype).tiny).sqrt().expand(rows, m)
-    floor = r + LOSS * (1 + peak(r).unsqueeze(-1)) if m else r
-    for round_ in count(1):
-        last = factor(s, act)
-        y = last.near(right)
-        value = torch.where(act, y, times(s, y) + floor)
+    F, last, index, live, fewest, round_ = None, None, None, None, None, 0
+    taken = np.ones(rows, dtype=np.int64)
+    while True:
+        round_ += 1
+        if walls is None:
+            last = factor(s, ~free.squeeze(-1))
+            y = last.near(right)
+        else:
+            F = walls.factor(free)
+            y = torch.cholesky_solve(right, F)
+        value = torch.where(free, _slack(s, y, floor), y)
         wrong = value <= 0
-        many = wrong.sum(-1)
-        open_ = many.nonzero().squeeze(-1)
+        many = wrong.cpu().numpy().sum((1, 2))
+        open_ = many.nonzero()[0]
         left = len(open_)
-        cheap = m < GATHERED or left <= max(1, rows // FEW)
+        cheap = small or left <= max(1, rows // FEW)
         if not left or round_ >= (LONG_ROUNDS if cheap else ROUNDS):
-            taken[open_] = 0
             break
-        taken += many > 0
-        if round_ > 1:
-            tired = many >= best
-            if bool(tired.any()):
-                size = torch.where(act, value * unit, value / unit)
-                wrong = wrong & (~tired.unsqueeze(-1) | (size <= LARGE * size.amin(-1, keepdim=True)))
-            many = torch.minimum(best, many)
-        best = many
-        if left <= (0.5 if m < GATHERED else 0.8) * len(act) and len(act) * m * m > WORK:
-            found = _written(found, live, (y, act, taken))
-            live = open_ if live is None else live[open_]
-            parts = (right, floor, unit, act, wrong, taken, best)
-            right, floor, unit, act, wrong, taken, best = (t.index_select(0, open_) for t in parts)
-            s = s if s.ndim == 2 else s.index_select(0, open_)
-        act = act ^ wrong
-    y, active, taken = _written(found, live, (y, act, taken))
-    return Complement(torch.where(active, y, 0.0), active, taken, last if live is None else None)
+        ids = open_ if live is None else live[open_]
+        taken[ids] = round_ + 1
+        if fewest is not None:
+            tired = (many >= fewest) & (many > 1)
+            if round_ > PATIENCE and tired.any():
+                wrong = wrong & _worst(s, value, free, torch.from_numpy(tired).to(r.device))
+            many = np.minimum(fewest, many)
+        fewest, free = many, free ^ wrong
+        if left <= SHARE * len(many) and len(many) * m * m > WORK:
+            found = _written(found, index, (y, free) if F is None else (y, free, F))
+            live, fewest = ids, fewest[open_]
+            index, within = (torch.from_numpy(t).to(r.device) for t in (live, open_))
+            right, floor, free = (t.index_select(0, within) for t in (right, floor, free))
+            s = s if s.ndim == 2 else s.index_select(0, within)
+            walls = Walls.of(s, left) if small else None
+    taken[open_ if live is None else live[open_]] = 0
+    y, free, *factors = _written(found, index, (y, free) if F is None else (y, free, F))
+    y, act = y.masked_fill(free, 0.0).squeeze(-1), ~free.squeeze(-1)
+    if factors:
+        last = Active(factors[0], None, act)
+    elif index is not None:
+        last = None
+    return Complement(y, act, torch.from_numpy(taken).to(r.device), last), left
+
+
+def _slack(S: Tensor, y: Tensor, floor: Tensor) -> Tensor:
+    """floor + S y, of columns, for S (m, m) or (B, m, m), which is symmetric."""
+    if S.ndim == 2:
+        return torch.addmm(floor.squeeze(-1), y.squeeze(-1), S).unsqueeze(-1)
+    if S.shape[-1] < GATHERED:
+        return torch.baddbmm(floor, S, y)
+    return torch.baddbmm(floor.mT, y.mT, S).mT  # as rows it takes half the time
+
+
+def _worst(s: Tensor, value: Tensor, free: Tensor, tired: Tensor) -> Tensor:
+    """The rows that are as wrong as nearly the worst, and all of samples that are not `tired`; (B, m, 1)."""
+    unit = s.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(s.dtype).tiny).sqrt().unsqueeze(-1)
+    size = torch.where(free, value / unit, value * unit)
+    return (size <= LARGE * size.amin(-2, keepdim=True)) | ~tired[:, None, None]
 
 
 def _written(found: tuple[Tensor, ...], live: Tensor | None, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .quadratic import Quadratic, cholesky_times, times, times_transposed
+from .quadratic import Quadratic, times, times_transposed
 
 DISTINCT = 1e-6
 """The least pivot of a Cholesky factor, relative to the largest, of a matrix that counts as definite."""
@@ -91,7 +91,7 @@ class Dual(NamedTuple):
 
 class Active(NamedTuple):
     """Cholesky factor of S with a wall of `WALL` added to the diagonal of rows that are not active, which is the factor
-    of S on the active rows to rounding; the gathered rows (None: all), and which of them are active.
+    of S on the active rows to rounding; the gathered rows (B, k, 1) (None: all), and which of them are active (B, k).
     """
 
     F: Tensor
@@ -100,19 +100,23 @@ class Active(NamedTuple):
 
     def solve(self, r: Tensor) -> Tensor:
         """S⁻¹ r on the active rows, zero elsewhere."""
+        r = r.unsqueeze(-1)
         if self.members is None:
-            return torch.where(self.on, self._inside(r), 0.0)
-        y = torch.where(self.on, self._inside(r.gather(1, self.members)), 0.0)
-        return torch.zeros_like(r).scatter_(1, self.members, y)
+            return torch.where(self.on, self._inside(r).squeeze(-1), 0.0)
+        y = torch.where(self.on, self._inside(r.gather(1, self.members)).squeeze(-1), 0.0)
+        return torch.zeros_like(r).scatter_(1, self.members, y.unsqueeze(-1)).squeeze(-1)
 
     def near(self, r: Tensor) -> Tensor:
-        """The same, and numbers that are as good as zero elsewhere."""
+        """The same of columns r (B, m, 1), with numbers that are as good as zero elsewhere."""
         if self.members is None:
             return self._inside(r)
         return torch.zeros_like(r).scatter_(1, self.members, self._inside(r.gather(1, self.members)))
 
     def _inside(self, r: Tensor) -> Tensor:
-        return cholesky_times(self.F, r)
+        if self.members is None:  # small: one operator is as fast as two
+            return torch.cholesky_solve(r, self.F)
+        half = torch.linalg.solve_triangular(self.F, r, upper=False)
+        return torch.linalg.solve_triangular(self.F.mT, half, upper=True)
 
 
 class Kept(NamedTuple):
@@ -123,7 +127,6 @@ class Kept(NamedTuple):
     dual: Dual
     rows: Tensor | None
     active: Active | None
-    singular: Tensor
 
     def solve(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """(u, v) with P u + Cᵀ v = f and C u = g on the active rows, v = 0 elsewhere."""
@@ -154,7 +157,8 @@ def dual_of(problem: Quadratic) -> Dual | None:
     some = G.shape[-2] > 0
     Yt = root.rows(G) if some else G
     if not k:
-        return Dual(problem, root, rho, Yt.mT, Yt @ Yt.mT, Yt.mT, None, None, None)
+        S = torch.bmm(Yt, Yt.mT) if Yt.ndim == 3 else Yt @ Yt.mT  # matmul takes seven operators
+        return Dual(problem, root, rho, Yt.mT, S, Yt.mT, None, None, None)
     X = root.rows(A)
     E = _cholesky(X @ X.mT)
     if E is None:
@@ -167,30 +171,49 @@ def dual_of(problem: Quadratic) -> Dual | None:
     return Dual(problem, root, rho, Yt.mT, Zt @ Zt.mT, Zt.mT, E, W, V)
 
 
+class Walls(NamedTuple):
+    """S (B, m, m) with room for walls on its diagonal, which is that of S else: a factor for one active set after the
+    other.
+    """
+
+    K: Tensor
+    own: Tensor
+    diagonal: Tensor
+
+    @staticmethod
+    def of(S: Tensor, rows: int) -> Walls:
+        """For `rows` samples of S (m, m) or (B, m, m)."""
+        m = S.shape[-1]
+        K = S.expand(rows, m, m).clone()
+        return Walls(K, *(t.diagonal(dim1=-2, dim2=-1).unsqueeze(-1) for t in (S, K)))
+
+    def factor(self, free: Tensor) -> Tensor:
+        """The Cholesky factors on the rows that are not `free` (B, m, 1). Cost m³/3 a sample."""
+        torch.add(self.own, free, alpha=torch.finfo(self.K.dtype).max ** WALL, out=self.diagonal)
+        return _regular(self.K, free)
+
+
 def factor(S: Tensor, active: Tensor) -> Active:
     """Cholesky factors of S (m, m) or (B, m, m) on the rows where `active` (B, m) is true. Cost k³/3 a sample."""
     rows, m = active.shape
-    members, on = None, active
     if m < GATHERED:
-        K = S.expand(rows, m, m).clone()
-    else:
-        on, members = active.to(torch.int8).sort(dim=-1, descending=True, stable=True)
-        count = max(1, int(active.sum(-1).max()))
-        members, on = members[:, :count], on[:, :count] > 0
-        flat = (members.unsqueeze(-1) * m + members.unsqueeze(-2)).flatten(-2)
-        K = S.reshape(m * m)[flat] if S.ndim == 2 else S.reshape(rows, m * m).gather(1, flat)
-        K = K.unflatten(-1, (count, count))
-    wall = torch.finfo(S.dtype).max ** WALL
-    K.diagonal(dim1=-2, dim2=-1).add_(~on, alpha=wall)
-    return Active(_regular(K, on), members, on)
+        return Active(Walls.of(S, rows).factor(~active.unsqueeze(-1)), None, active)
+    on, members = active.to(torch.int8).sort(dim=-1, descending=True, stable=True)
+    count = max(1, int(active.sum(-1).max()))
+    members, on = members[:, :count], on[:, :count] > 0
+    flat = (members.unsqueeze(-1) * m + members.unsqueeze(-2)).flatten(-2)
+    K = S.reshape(m * m)[flat] if S.ndim == 2 else S.reshape(rows, m * m).gather(1, flat)
+    K = K.unflatten(-1, (count, count))
+    K.diagonal(dim1=-2, dim2=-1).add_(~on, alpha=torch.finfo(S.dtype).max ** WALL)
+    return Active(_regular(K, ~on.unsqueeze(-1)), members.unsqueeze(-1), on)
 
 
-def _regular(K: Tensor, on: Tensor) -> Tensor:
+def _regular(K: Tensor, free: Tensor) -> Tensor:
     """Cholesky factors; a set of dependent rows, as there may be on the way, is made regular."""
     F, info = torch.linalg.cholesky_ex(K)
-    if not bool(info.any()):
+    if not int(info.count_nonzero()):
         return F
-    size = torch.where(on, K.diagonal(dim1=-2, dim2=-1), 0.0).amax(-1, keepdim=True)
+    size = K.diagonal(dim1=-2, dim2=-1).masked_fill(free.squeeze(-1), 0.0).amax(-1, keepdim=True)
     shift = torch.where((info > 0).unsqueeze(-1), 1e-9 * size, 0.0)
     return torch.linalg.cholesky_ex(K + torch.diag_embed(shift.expand(K.shape[:-1])))[0]
 
@@ -208,7 +231,7 @@ def _cholesky(M: Tensor) -> Tensor | None:
     """The factor of a safely definite matrix, or of a batch of them."""
     L, info = torch.linalg.cholesky_ex(M)
     least, most = L.diagonal(dim1=-2, dim2=-1).aminmax(dim=-1)
-    return L if bool((least > DISTINCT * most).all()) and not bool(info.any()) else None
+    return L if bool(((least > DISTINCT * most) & (info == 0)).all()) else None
 
 
 def _triangular(L: Tensor, b: Tensor, upper: bool) -> Tensor:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ...ground.outcomes import Outcome
 from .complementary import complement
 from .dual import Dual, Kept, dual_of
 from .interior_point import InteriorPoint
-from .quadratic import Optimum, Quadratic, residual, weakly_active
+from .quadratic import Optimum, Quadratic, residual
 
 CONVERGED = int(Outcome.CONVERGED)
 
@@ -44,19 +43,19 @@ class Dense:
         dual = dual_of(problem)
         if dual is None:  # singular, or not finite
             return interior.solve(problem)
-        found, settled = _pivoted(problem, dual, self.tol or 1e-9)
-        if bool(settled.all()):
+        found = _pivoted(problem, dual, self.tol or 1e-9)
+        if found.whole is not None:
             return found
-        left = ~settled
+        left = found.status != CONVERGED
         rest = interior.solve(problem.select(left) if problem.rows > 1 else problem)
-        merged = [t.clone() for t in found[:-1]]
-        for t, value in zip(merged, rest, strict=False):
+        merged = [t.clone() for t in found[:6]]
+        for t, value in zip(merged, rest[:6], strict=True):
             t[left] = value
         return Optimum(*merged)
 
 
-def _pivoted(problem: Quadratic, dual: Dual, tol: float) -> tuple[Optimum, Tensor]:
-    """The solutions, and which samples have one."""
+def _pivoted(problem: Quadratic, dual: Dual, tol: float) -> Optimum:
+    """The solutions; STALLED where there is none."""
     k, rows = problem.equalities, problem.rows
     q = problem.q.expand(rows, problem.q.shape[-1])
     half, t, r = dual.reduced(-q, problem.d.expand(rows, problem.d.shape[-1]))
@@ -65,8 +64,8 @@ def _pivoted(problem: Quadratic, dual: Dual, tol: float) -> tuple[Optimum, Tenso
     whole = torch.cat([torch.ones_like(multipliers[:, :k], dtype=torch.bool), active], -1) if k else active
     Cz = problem.apply_C(z)
     error = residual(problem, z, multipliers, Cz)
-    settled = (rounds > 0) & (error <= tol)
-    status = torch.where(settled, CONVERGED, int(Outcome.STALLED))
-    kept = Kept(dual, active, last, torch.zeros_like(settled))
-    weak = weakly_active(problem, z, multipliers, Cz)
-    return Optimum(z, multipliers, whole, status, rounds.clamp(min=1), error, weak, kept), settled
+    good = (error <= tol) & (rounds > 0)
+    every = bool(good.all())
+    status = torch.full_like(rounds, CONVERGED) if every else torch.where(good, CONVERGED, int(Outcome.STALLED))
+    kept = Kept(dual, active, last)
+    return Optimum(z, multipliers, whole, status, rounds.clamp_(min=1), error, kept, status if every else None)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...ground.outcomes import Outcome
 from .dual import Kept, dual_of
-from .quadratic import Convex, Optimum, Quadratic, certified, residual, weakly_active
+from .quadratic import Convex, Optimum, Quadratic, certified, residual
 from .reduced import Reduced, reduce
 
 CONVERGED = int(Outcome.CONVERGED)
@@ -79,7 +79,7 @@ def finished(
     status = torch.where(~hopeless & (error <= tol), CONVERGED, status)
     worse = (status == CONVERGED) & ~(error <= 100 * tol)
     status = torch.where(worse, int(Outcome.STALLED), status)
-    return Optimum(z, y, active, status, iterations, error, weakly_active(problem, z, y))
+    return Optimum(z, y, active, status, iterations, error)
 
 
 def _regular(problem: Quadratic, rows: int) -> tuple[Optimum, Kept] | None:
@@ -87,15 +87,15 @@ def _regular(problem: Quadratic, rows: int) -> tuple[Optimum, Kept] | None:
     dual = None if problem.P is None else dual_of(problem)
     if dual is None:
         return None
-    kept = Kept(dual, None, None, torch.zeros(rows, dtype=torch.bool, device=problem.q.device))
+    kept = Kept(dual, None, None)
     q, d = (t.expand(rows, t.shape[-1]) for t in (problem.q, problem.d))
     z, y = kept.solve(-q, d)
     error = residual(problem, z, y)
     if not bool((error <= EXACT * ROOM).all()):
         return None
-    status = torch.zeros(rows, dtype=torch.int64, device=z.device)
+    status = torch.full_like(error, CONVERGED, dtype=torch.int64)
     active = torch.ones_like(y, dtype=torch.bool)
-    return Optimum(z, y, active, status + CONVERGED, status + 1, error, status), kept
+    return Optimum(z, y, active, status, torch.ones_like(status), error, None, status), kept
 
 
 def direct(problem: Quadratic) -> tuple[Optimum, Reduced | Kept]:
@@ -120,4 +120,4 @@ def judged(problem: Convex, z: Tensor, y: Tensor) -> Optimum:
         status = torch.where(known & ~good, proof, status)
     active = torch.ones_like(y, dtype=torch.bool)
     once = torch.ones_like(status)
-    return Optimum(z, y, active, status, once, error, torch.zeros_like(status))
+    return Optimum(z, y, active, status, once, error)

@@ -119,8 +119,8 @@ class Optimum(NamedTuple):
     """What a solver hands back, one entry a sample.
 
     z (B, n); y (B, m); active (B, m) bool, the rows that hold with equality; status (`Outcome`), iterations, residual
-    (the largest violation of the optimality conditions, relative to their terms), weak (rows with neither slack nor
-    multiplier: there the solution has a kink); factor: a `Reduced` of the active rows, where the solver has one.
+    (the largest violation of the optimality conditions, relative to their terms); factor: a `Reduced` of the active
+    rows, where the solver has one. `whole` is `status` itself where all of it is known to be CONVERGED.
     """
 
     z: Tensor
@@ -129,8 +129,8 @@ class Optimum(NamedTuple):
     status: Tensor
     iterations: Tensor
     residual: Tensor
-    weak: Tensor
     factor: Any = None
+    whole: Tensor | None = None
 
 
 def times(M: Tensor, x: Tensor) -> Tensor:
@@ -170,24 +170,22 @@ def peak(*terms: Tensor) -> Tensor:
 
 
 def residual(problem: Convex, z: Tensor, y: Tensor, Cz: Tensor | None = None) -> Tensor:
-    """The worst of stationarity, feasibility, sign and complementarity, each relative to 1 + its terms, (B,)."""
+    """The worst of stationarity, equalities and min(y, d − C z), which is zero where signs, feasibility and
+    complementarity hold (Facchinei & Pang 2003, §1.5), all relative to 1 + their terms, (B,)."""
     k = problem.equalities
-    Pz, Cy = problem.apply_P(z), problem.pull_C(y)
-    q, d = problem.q.expand_as(z), problem.d.expand_as(y)
-    worst = peak(Pz + q + Cy) / (peak(Pz, q, Cy) + 1)
+    terms = [problem.apply_P(z), problem.q.expand_as(z), problem.pull_C(y)]
+    worst = peak(terms[0] + terms[1] + terms[2]) / peak(*terms).add_(1)
     if not y.shape[-1]:
         return worst
-    Cz = problem.apply_C(z) if Cz is None else Cz
-    gap = Cz - d
-    slack, dual = (gap[:, k:], y[:, k:]) if k else (gap, y)
-    scale = peak(Cz, d) + 1
+    Cz, d = problem.apply_C(z) if Cz is None else Cz, problem.d.expand_as(y)
+    slack = (d - Cz) / peak(Cz, d).add_(1).unsqueeze(-1)
     if k:
-        worst = torch.maximum(worst, peak(gap[:, :k]) / scale)
-    if slack.shape[-1]:
-        worst = torch.maximum(worst, slack.relu().amax(-1) / scale)
-        size = peak(y) + 1
-        worst = torch.maximum(worst, (-dual).relu().amax(-1) / size)
-        worst = torch.maximum(worst, torch.minimum(dual.abs(), slack.abs()).amax(-1) / (scale + size))
+        worst = torch.maximum(worst, peak(slack[:, :k]))
+    if k < slack.shape[-1]:
+        dual = y / peak(y).add_(1).unsqueeze(-1)
+        worst = torch.maximum(
+            worst, peak(torch.minimum(dual[:, k:], slack[:, k:]) if k else torch.minimum(dual, slack))
+        )
     return worst
 
 

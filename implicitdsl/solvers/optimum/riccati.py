@@ -228,8 +228,8 @@ class Riccati:
             left = found.status == int(Outcome.STALLED)
             if bool(left.any()):
                 again = interior.solve(problem.select(left) if problem.rows > 1 else problem, by)
-                merged = [t.clone() for t in found[:-1]]
-                for t, value in zip(merged, again, strict=False):
+                merged = [t.clone() for t in found[:6]]
+                for t, value in zip(merged, again[:6], strict=True):
                     t[left] = value
                 found = Optimum(*merged)
             return found._replace(factor=by.reduce(problem, found.active))
