@@ -215,16 +215,16 @@ def test_what_samples_share_is_eliminated_once(monkeypatch: pytest.MonkeyPatch) 
 def test_the_factor_has_the_samples_that_were_left_out() -> None:
     """Of many small systems those that are done are left out of further rounds; K [u; v] = [f; g] is solved for all."""
     qp = problem(10, 10, 0, 64)
-    qp = qp._replace(C=qp.C[:, :10], d=qp.d[:, :10])
     assert qp.P is not None
+    qp = qp._replace(P=qp.P + torch.eye(10, dtype=D), C=qp.C[:, :10], d=qp.d[:, :10])
     found = Dense().solve(qp)
     assert len(found.iterations.unique()) > 2
     assert found.factor.active is not None
     f, g = torch.randn_like(found.z), torch.randn_like(found.y)
     u, v = found.factor.solve(f, g)
-    sides = torch.einsum("bij,bj->bi", qp.P, u) + torch.einsum("bij,bi->bj", qp.C, v)
+    sides = qp.apply_P(u) + qp.pull_C(v)
     torch.testing.assert_close(sides, f, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(torch.einsum("bij,bj->bi", qp.C, u)[found.active], g[found.active], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(qp.apply_C(u)[found.active], g[found.active], rtol=1e-9, atol=1e-9)
     assert (v[~found.active] == 0).all()
 
 
