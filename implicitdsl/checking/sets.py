@@ -146,7 +146,9 @@ class SetReader:
         expr = unwrap(expr)
         if isinstance(expr, ast.Number):
             if not expr.is_integer:
-                self.report.add("IMP205", f"a dimension must be a whole number, not {expr.text}", expr.span)
+                dots = expr.text.startswith(".") or expr.text.endswith(".")  # 1..n
+                help = "a range is written with a colon and without its end: `0:n`, or `n` alone" if dots else None
+                self.report.add("IMP205", f"a dimension must be a whole number, not {expr.text}", expr.span, help=help)
                 return None
             return Dim.of(int(expr.text))
         if isinstance(expr, ast.Name):
