@@ -19,7 +19,7 @@ from implicitdsl.lowering.report import Report
 from implicitdsl.solvers.factor import Factor
 from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.optimum.cones import Cones
-from implicitdsl.solvers.optimum.conic import Cone, Conic, jacobian, optimality, steady
+from implicitdsl.solvers.optimum.conic import Cone, Conic, jacobian, optimality, pullback, pulled, steady
 from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import CONVERGED, Solved
 
@@ -117,7 +117,13 @@ class ConicBlock:
 
 def _problem(recipe: ConicRecipe) -> RootProblem:
     cones = recipe.cones
-    return RootProblem(residual=partial(optimality, cones), jacobian=partial(jacobian, cones), ranks=RANKS)
+    return RootProblem(
+        residual=partial(optimality, cones),
+        jacobian=partial(jacobian, cones),
+        pullback=partial(pullback, cones),
+        vjp_inputs=partial(pulled, cones),
+        ranks=RANKS,
+    )
 
 
 @dataclass(frozen=True)

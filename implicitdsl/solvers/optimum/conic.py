@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
@@ -65,6 +66,36 @@ def jacobian(cones: Cones, state: Tensor, P: Tensor, q: Tensor, A: Tensor, b: Te
     eye = torch.eye(m, dtype=D.dtype, device=D.device)
     P, A = P.expand(rows, n, n), A.expand(rows, m, n)
     return torch.cat([torch.cat([P, A.mT @ (D - eye)], -1), torch.cat([A, D], -1)], -2)
+
+
+def pullback(cones: Cones, state: Tensor, P: Tensor, q: Tensor, A: Tensor, b: Tensor) -> Callable[[Tensor], Tensor]:
+    """u ↦ Jᵀ u of that Jacobian, which is not formed."""
+    n, D = q.shape[-1], cones.slope(state[:, q.shape[-1] :])
+
+    def pull(u: Tensor) -> Tensor:
+        Ax, w = times(A, u[:, :n]), u[:, n:]
+        return torch.cat([times_transposed(P, u[:, :n]) + times_transposed(A, w), times(D, Ax + w) - Ax], -1)
+
+    return pull
+
+
+def pulled(
+    cones: Cones, state: Tensor, u: Tensor, P: Tensor, q: Tensor, A: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cotangents of P, q, A and b for the cotangent u of `optimality`; summed over the batch where they are shared."""
+    n = q.shape[-1]
+    x, w, ux, uw = state[:, :n], state[:, n:], u[:, :n], u[:, n:]
+    y = cones.project(w) - w
+    return (
+        _outer(ux, x) if P.ndim == 3 else ux.mT @ x,
+        ux if q.ndim == 2 else ux.sum(0),
+        _outer(y, ux) + _outer(uw, x) if A.ndim == 3 else y.mT @ ux + uw.mT @ x,
+        -uw if b.ndim == 2 else -uw.sum(0),
+    )
+
+
+def _outer(a: Tensor, b: Tensor) -> Tensor:
+    return a.unsqueeze(-1) * b.unsqueeze(-2)
 
 
 def steady(J: Tensor, n: int) -> tuple[Factor, Tensor]:

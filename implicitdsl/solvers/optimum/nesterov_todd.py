@@ -15,6 +15,8 @@ from .quadratic import Quadratic, times, times_transposed
 FRACTION = 0.99
 """Of the step to the boundary."""
 TINY = 1e-280
+SMALL = 2**16
+"""Of unknowns × slacks × samples so many cost little more than the calls that handle them."""
 REGULAR = 1e-14
 """Of the diagonal."""
 
@@ -112,12 +114,14 @@ class Scaling(NamedTuple):
     def apply(self, u: Tensor) -> Tensor:
         """W u."""
         shape = self.by.shape
-        return shape.joined(self.w * u[:, : shape.plain], (self.W @ shape.second(u).unsqueeze(-1)).squeeze(-1))
+        second = _blocks_times(self.W, u[:, shape.plain :])
+        return torch.cat([self.w * u[:, : shape.plain], second], -1) if shape.plain else second
 
     def undo(self, u: Tensor) -> Tensor:
         """W⁻¹ u."""
         shape = self.by.shape
-        return shape.joined(u[:, : shape.plain] / self.w, (self.inverse @ shape.second(u).unsqueeze(-1)).squeeze(-1))
+        second = _blocks_times(self.inverse, u[:, shape.plain :])
+        return torch.cat([u[:, : shape.plain] / self.w, second], -1) if shape.plain else second
 
     def rows(self, G: Tensor) -> Tensor:
         """W⁻¹ G for G (m, n) or (B, m, n)."""
@@ -145,6 +149,11 @@ class Scaling(NamedTuple):
             along = (-pair[..., : shape.plain] / self.point[:, : shape.plain]).amax((0, 2)).unsqueeze(-1)
             most = torch.maximum(most, along)
         return most.clamp(min=0)
+
+
+def _blocks_times(M: Tensor, u: Tensor) -> Tensor:
+    """Blocks M (B, c, d, d) times the pieces of u (B, c d)."""
+    return torch.bmm(M.flatten(0, 1), u.reshape(-1, M.shape[-1], 1)).view(u.shape)
 
 
 @dataclass(frozen=True)
@@ -189,29 +198,31 @@ class NesterovTodd:
         ry, rz = times(A, at.x) - b, times(G, at.x) + at.s - h
         left = torch.ones_like(rx[:, :1])  # of the residuals, which a step of length α reduces by 1 − α
         live = torch.arange(rows, device=q.device)
-        open_ = torch.ones_like(live, dtype=torch.bool)
-        found, iterations = torch.zeros_like(live, dtype=torch.bool), torch.full_like(live, self.max_iter)
-        for it in range(self.max_iter):
+        found, iterations, count = torch.zeros_like(live, dtype=torch.bool), live.clone(), torch.zeros_like(live)
+        open_ = ~found
+        few = max(1, SMALL // (q.shape[-1] * max(1, h.shape[-1])))
+        for it in range(self.max_iter + 1):
             gap = (at.s * at.z).sum(-1, keepdim=True)
             size = 1 + (q * at.x).sum(-1, keepdim=True).abs()
             done = ((gap <= self.tol * size) & (left <= self.tol)).squeeze(-1)
-            over = ~open_ | done | ~gap.isfinite().squeeze(-1)
-            if bool((over & open_).any()):
-                here = done & open_
-                where = live[here]
-                for t, value in zip(out, at, strict=True):
-                    t[where] = value[here]
-                found[where], iterations[where] = True, it
-                open_ = ~over
-                count = int(open_.sum())
-                if not count:
+            open_ = open_ & ~done & gap.isfinite().squeeze(-1)
+            running = int(open_.sum()) if it < self.max_iter else 0
+            if not running or (2 * running <= len(open_) and len(open_) > few):  # until then the settled stay
+                for t, value in zip((*out, found, iterations), (*at, done, count), strict=True):
+                    t[live] = value
+                if not running:
                     break
-                if 2 * count <= len(open_):  # else the others go along
-                    live, at = live[open_], Point(*(t[open_] for t in at))
-                    q, rx, ry, rz, gap, left = (t[open_] for t in (q, rx, ry, rz, gap, left))
-                    P, A, G = (t if t.ndim == 2 else t[open_] for t in (P, A, G))
-                    open_ = torch.ones_like(live, dtype=torch.bool)
-            at, step = _step(P, A, G, by, at, rx, ry, rz, gap / degree)
+                live, count, at = live[open_], count[open_], Point(*(t[open_] for t in at))
+                q, rx, ry, rz, gap, left = (t[open_] for t in (q, rx, ry, rz, gap, left))
+                P, A, G = (t if t.ndim == 2 else t[open_] for t in (P, A, G))
+                open_ = torch.ones_like(live, dtype=torch.bool)
+            count = count + open_
+            there, step = _step(P, A, G, by, at, rx, ry, rz, gap / degree)
+            if running < len(open_):
+                kept = open_.unsqueeze(-1)
+                there = Point(*(torch.where(kept, new, old) for new, old in zip(there, at, strict=True)))
+                step = torch.where(kept, step, 0.0)
+            at = there
             rest = 1 - step
             rx, rz, left = rest * rx, rest * rz, rest * left
             ry = rest * ry if p else ry
