@@ -41,7 +41,8 @@ _ADVICE = {
     Outcome.OUTSIDE: "the solution that was found lies outside the unknown's set; there may be none inside, or another "
     "`start` reaches it",
     Outcome.NO_SIGN_CHANGE: "the equation has the same sign at both ends of the interval (without one, as far out as "
-    "numbers reach), so nothing tells that a root lies between; widen the unknown's set, or try `using newton`",
+    "numbers reach), so nothing tells that a root lies between; widen the unknown's set, or try `using newton` from "
+    "another `start`",
     Outcome.STEP_UNDERFLOW: "the steps became too small to go on: the right-hand side is not smooth or not finite "
     "there, the solution may end there, or the equation is stiff; try `using rodas5p` or looser tolerances",
     Outcome.MAX_STEPS: "reached max_steps before the end of the interval; raise max_steps, loosen rtol, or try `using "

@@ -45,7 +45,8 @@ class Holder(nn.Module):
                 self._exact[name] = value
         for opaque in model.opaques:
             if opaque.name not in bindings:
-                raise TypeError(f"`fn {opaque.name}` is not bound: pass {opaque.name}=… to compile")
+                known = f"torch.{opaque.name}" if callable(getattr(torch, opaque.name, None)) else "…"
+                raise TypeError(f"`fn {opaque.name}` is not bound: pass {opaque.name}={known} to compile")
             if not callable(bindings[opaque.name]):
                 raise TypeError(f"`fn {opaque.name}` takes a module or a function, not {bindings[opaque.name]!r}")
             if isinstance(bindings[opaque.name], type):

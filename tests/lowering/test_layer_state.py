@@ -13,6 +13,7 @@ from models import DENSE, DEQ, NOWHERE, TWO, Picard, layer, model, symbol
 from symbols import U, W, bias, m, n, tanh, x, z
 from torch import Tensor, nn
 
+import implicitdsl as imp
 from implicitdsl.ground.errors import ShapeError, SpecError
 from implicitdsl.ir import build as b
 from implicitdsl.ir.dims import Dim
@@ -305,6 +306,8 @@ def test_an_explicit_layer_differentiates_whatever_a_function_uses() -> None:
 def test_an_unbound_function() -> None:
     with pytest.raises(TypeError, match="`fn f` is not bound: pass f=… to compile"):
         layer(model(opaques=[opaque()], outputs=[]))
+    with pytest.raises(TypeError, match="pass atan=torch[.]atan to compile"):
+        imp.compile("given a in R\nfind z in R such that atan(z) = a")
 
 
 def test_a_sub_layer_gets_its_dimensions_from_ours() -> None:
