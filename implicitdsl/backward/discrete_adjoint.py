@@ -14,7 +14,7 @@ from ..solvers.ode.kinks import within
 from ..solvers.ode.problem import Found, OdeProblem
 from ..solvers.ode.trajectory import Taken, Tape
 from ..solvers.problem import Inputs
-from .ode_outputs import dense, landed, seen
+from .ode_outputs import Dense, dense, landed, seen
 from .ode_propagators import Carried, stretch, transpose_many
 from .ode_sums import Gradients
 
@@ -74,7 +74,7 @@ def _step(
     method, given = e.method, landed(e, at, g)
     u = u if given is None else u + given
     if not isinstance(method, Explicit):
-        return _by_autograd(within(problem, e.sides), e, state.y, a, u, sums)
+        return _by_autograd(within(problem, e.sides), e, state.y, a, u, dense((e,), g), sums)
     piece = within(problem, e.sides)
     Z, kept = state.Z, state.kept
     if Z is None:
@@ -90,20 +90,27 @@ def _step(
     return back if outputs is None else back + outputs.state
 
 
-def _by_autograd(problem: OdeProblem, e: Taken, y: Tensor, a: Inputs, u: Tensor, sums: Gradients) -> Tensor:
+def _by_autograd(
+    problem: OdeProblem, e: Taken, y: Tensor, a: Inputs, u: Tensor, outputs: Dense | None, sums: Gradients
+) -> Tensor:
     """The same for a method without a transpose of its own: autograd through one step."""
     wanted = [i for i, x in enumerate(a) if x.is_floating_point() and sums.wanted]
     with torch.enable_grad():
         at = y.detach().requires_grad_()
         cut = tuple(x.detach().requires_grad_(i in wanted) for i, x in enumerate(a))
         first = e.method.first(problem, e.t, at, cut)
-        end = e.method.smooth(problem, cut, e.t, e.H, at, first).y
-    back, *found = torch.autograd.grad(end, [at, *(cut[i] for i in wanted)], u, allow_unused=True)
+        step = e.method.smooth(problem, cut, e.t, e.H, at, first)
+    ends, given = [step.y], [u]
+    if outputs is not None:
+        assert step.K is not None
+        ends, given = [step.y, step.K], [u, outputs.rates]
+    back, *found = torch.autograd.grad(ends, [at, *(cut[i] for i in wanted)], given, allow_unused=True)
     every: list[Tensor | None] = [None] * len(a)
     for i, x in zip(wanted, found, strict=True):
         every[i] = x
     sums.put(every, e.ids)
-    return torch.zeros_like(u) if back is None else back
+    back = torch.zeros_like(u) if back is None else back
+    return back if outputs is None else back + outputs.state
 
 
 class Undone:

@@ -311,15 +311,27 @@ def _pull_step(
     inputs: bool,
     timed: bool,
 ) -> Pulled:
-    """The same for a method without a transpose of its own, whose outputs are where steps end."""
+    """The same for a method without a transpose of its own."""
 
-    def step(y: Tensor, t: Tensor, H: Tensor, *a: Tensor) -> Tensor:
-        return method.smooth(problem, a, t, H, y, method.first(problem, t, y, a)).y
+    def step(y: Tensor, t: Tensor, H: Tensor, *a: Tensor) -> tuple[Tensor, ...]:
+        found = method.smooth(problem, a, t, H, y, method.first(problem, t, y, a))
+        return (found.y,) if theta is None or found.K is None else (found.y, found.K)
 
-    pull = torch.func.vjp(step, y, t, H, *a)[1]
-    y_bar, t_bar, H_bar, *found = pull(u)
+    ends, pull = torch.func.vjp(step, y, t, H, *a)[:2]
     moving = (H != 0).view(-1)  # rows that are finished may have grown beyond what a step can bear
-    return Pulled(torch.where(moving.unsqueeze(1), y_bar, u), tuple(found) if inputs else (), t_bar.unsqueeze(1), H_bar)
+    times, cotangents = None, [u]
+    if theta is not None and given is not None:
+        assert method.interpolant is not None
+        weights = interpolate(method.interpolant, theta.reshape(-1), y).unflatten(1, theta.shape)
+        cotangents.append(torch.einsum("sbk,bkn->sbn", weights, given))
+    y_bar, t_bar, H_bar, *found = pull(tuple(cotangents))
+    t_bar = t_bar.unsqueeze(1)
+    if timed and theta is not None and given is not None:
+        assert method.interpolant is not None
+        slopes = _slopes(method.interpolant, theta.reshape(-1), y).unflatten(1, theta.shape)
+        times = torch.einsum("sbk,sbn,bkn->bk", slopes, ends[1], given) / torch.where(H == 0, 1.0, H)
+        t_bar, H_bar = t_bar - times.sum(1, keepdim=True), H_bar - (times * theta).sum(1, keepdim=True)
+    return Pulled(torch.where(moving.unsqueeze(1), y_bar, u), tuple(found) if inputs else (), t_bar, H_bar, times)
 
 
 def _ranked(problem: OdeProblem, a: Inputs) -> list[tuple[Tensor, int]]:

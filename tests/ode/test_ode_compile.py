@@ -69,6 +69,13 @@ CASES = {
     "times": (ASKED.format("using tsit5"), (points(4, 3), *(t.clone().requires_grad_() for t in TIMES)), False, TRACED),
     "landing": (ASKED.format("using dopri8"), (points(4, 3), *TIMES), False, TRACED),
     "rodas5p": (STATE.format("using rodas5p"), (points(4, 3),), False, TRACED),
+    "dense output": pytest.param(
+        FORCED.format("rodas5p(jump_t=s)"),
+        (points(4, 3), *(t.clone().requires_grad_() for t in KINKS)),
+        False,
+        TRACED,
+        marks=pytest.mark.slow,
+    ),
     "trapezoid": (STATE.format("using trapezoid(steps=5)"), (points(4, 3),), False, TRACED),
     "leapfrog": (SPRING.format("leapfrog(steps=20)"), (points(4, 3), points(4, 3)), False, TRACED),
     "exponential": ("dz/dt = A z", (points(4, 3),), False, TRACED),

@@ -16,7 +16,8 @@ from .tableau import Row
 class Step(NamedTuple):
     """A step of every row. `y` (b, N): the new state; `last`: f there, where the next step begins.
 
-    error, low: estimates of the local error (b, N); K (s, b, N): the stages' rates times the step, for interpolation;
+    error, low: estimates of the local error (b, N); K (s, b, N): the increments that `interpolant` weighs, of explicit
+    methods the stages' rates times the step;
     Z (s, b, N): the stages' states; stiffness (b, 1): |step| times an estimate of the spectral radius, or NaN; sure
     (b, 1): whether that estimate is above rounding; kept: what `Reuse.rate` hands on at the stages after the first.
     """
