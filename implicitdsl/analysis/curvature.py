@@ -15,6 +15,7 @@ from implicitdsl.ir.nodes import LINEAR, Expr, walk
 
 from .bounds import Bounds
 from .definite import negative, nonnegative, nonpositive, semidefinite
+from .joint import joint
 from .symmetry import SYMMETRIC, is_symmetric
 
 C = Curvature
@@ -37,8 +38,13 @@ class Curvatures:
         """CONSTANT, AFFINE, CONVEX, CONCAVE (every entry), or UNKNOWN: no rule says."""
         for part in walk(e):
             if part not in self._known:
-                self._known[part] = self._rule(part)
+                found = self._rule(part)
+                self._known[part] = joint(part, self) if found is C.UNKNOWN else found
         return self._known[e]
+
+    def within(self, unknowns: frozenset[Expr], bounds: Bounds) -> Curvatures:
+        """The rules for other unknowns."""
+        return Curvatures(unknowns, bounds)
 
     def is_convex(self, e: Expr) -> bool:
         return self.of(e) in (C.CONSTANT, C.AFFINE, C.CONVEX)

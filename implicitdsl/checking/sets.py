@@ -66,7 +66,8 @@ class SetReader:
                     "IMP206",
                     f"a power of `{base.text}` is no set of tensors",
                     expr.span,
-                    help="powers are for R, positive, nonneg and intervals",
+                    help="powers are for R, positive, nonneg and intervals; of an unknown of `argmin_`, the constraint "
+                    f"`X[i] in {base.text} for i in k` says it of every row",
                 )
                 return None
             shape = tuple(a for a in axes if a is not None)

@@ -167,6 +167,48 @@ def test_what_cvxpy_accepts_is_accepted(pair: tuple[Expr, Any]) -> None:
         assert mine.is_concave(e)
 
 
+LOG, EXP, SQRT = call("log"), call("exp"), call("sqrt")
+T = build.add(build.total(y), num(0.5))  # an affine number > 0
+TOGETHER: dict[str, tuple[Expr, str]] = {
+    "y exp(x / y)": (build.mul(y, EXP(build.div(x, y))), "convex"),
+    "y log(w / y)": (build.mul(y, LOG(build.div(w, y))), "concave"),
+    "y log(1 + w / y)": (build.mul(y, LOG(build.add(build.ones((N,)), build.div(w, y)))), "concave"),
+    "y log(1 - x / y)": (build.mul(y, LOG(build.sub(build.ones((N,)), build.div(x, y)))), "concave"),
+    "y sqrt(1 + (x / y)^2)": (
+        build.mul(y, SQRT(build.add(build.ones((N,)), build.power(build.div(x, y), num(2.0))))),
+        "unknown",
+    ),
+    "t logsumexp(x / t)": (build.mul(T, TABLE["logsumexp"].build([build.div(x, T)])), "convex"),
+    "t sin(x / t)": (build.mul(T, TABLE["sin"].build([build.div(x, T)])), "unknown"),
+    "y (A (x / y))": (build.mul(y, EXP(build.matmul(A, build.div(x, y)))), "unknown"),
+    "x exp(x / x + y)": (build.mul(x, EXP(build.div(y, x))), "unknown"),
+    "sqrt(y (y + 1))": (SQRT(build.mul(y, build.add(y, build.ones((N,))))), "concave"),
+    "sqrt(y sqrt(y))": (SQRT(build.mul(y, SQRT(y))), "concave"),
+    "sqrt(y exp(y))": (SQRT(build.mul(y, EXP(y))), "unknown"),
+    "(y² (y + 1))^(1/3)": (
+        build.power(build.mul(build.power(y, num(2.0)), build.add(y, build.ones((N,)))), num(1 / 3)),
+        "concave",
+    ),
+    "(y (y + 1))^0.6": (build.power(build.mul(y, build.add(y, build.ones((N,)))), num(0.6)), "unknown"),
+    "prod(y)^(1/n)": (build.power(TABLE["prod"].build([y]), build.div(num(1.0), build.dimension(N))), "concave"),
+    "prod(y)^(1/2)": (build.power(TABLE["prod"].build([y]), num(0.5)), "unknown"),
+    "exp(mean(log(y)))": (EXP(TABLE["mean"].build([LOG(y)])), "concave"),
+    "log(w / y)": (LOG(build.div(w, y)), "convex"),
+    "(Σ |x|³)^(1/3)": (build.power(build.total(build.power(call("abs")(x), num(3.0))), num(1 / 3)), "convex"),
+    "(Σ x⁴)^(1/4)": (build.power(build.total(build.power(x, num(4.0))), num(0.25)), "convex"),
+    "(Σ x⁴)^(1/2)": (build.power(build.total(build.power(x, num(4.0))), num(0.5)), "unknown"),
+}
+
+
+@pytest.mark.parametrize("name", list(TOGETHER))
+def test_several_arguments_together(name: str) -> None:
+    """Perspectives, geometric means and p-norms; what is accepted satisfies Jensen's inequality."""
+    e, expected = TOGETHER[name]
+    assert rules().of(e).value == expected
+    if expected != "unknown":
+        assert not refuted(e, Curvature(expected))
+
+
 @pytest.mark.parametrize(
     "e, expected",
     [
