@@ -30,6 +30,8 @@ def broadcast(leads: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
 
 def _aligned(parts: Sequence[Tensor], rank: int) -> list[Tensor]:
     """The parts with equal leading dimensions; core shapes stay their own."""
+    if all(p.shape == parts[0].shape for p in parts):
+        return list(parts)
     leads = [tuple(p.shape[: p.dim() - rank]) for p in parts]
     common = broadcast(leads)
     return [
