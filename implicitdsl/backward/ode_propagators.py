@@ -20,6 +20,8 @@ SMALL = 2**12
 than what it computes."""
 NARROW = 32
 """States up to which the matrix of a step is worth finding."""
+FEW = 4
+"""Steps from which on it pays: together they cost what three cost alone."""
 
 
 class Carried:
@@ -42,7 +44,7 @@ class Carried:
 
 def stretch(entries: Sequence[Taken], end: int, width: int) -> int:
     """Where the steps begin that are transposed together with the one before `end`: small ones of one explicit method
-    whose stages were kept. `end` itself where there are no two. `width`: the length of the longest input.
+    whose stages were kept. `end` itself where they are fewer than `FEW`. `width`: the length of the longest input.
     """
     method, begin, room = entries[end - 1].method, end, GATHERED
     while begin:
@@ -55,7 +57,7 @@ def stretch(entries: Sequence[Taken], end: int, width: int) -> int:
         if n > NARROW or size > SMALL or room < 0:
             break
         begin -= 1
-    return begin if end - begin > 1 else end
+    return begin if end - begin >= FEW else end
 
 
 def transpose_many(

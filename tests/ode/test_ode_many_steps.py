@@ -69,7 +69,7 @@ def test_the_gradients_of_single_steps(using: str, monkeypatch: pytest.MonkeyPat
     """Over interpolated outputs, outputs at which steps end, kinks, integrals, and a time that enters."""
     layer = imp.compile(DRIVEN.format(using), n=2, k=3).double()
     together = gradients(layer)
-    monkeypatch.setattr(ode_propagators, "GATHERED", 500)  # a few at a time
+    monkeypatch.setattr(ode_propagators, "GATHERED", 3000)  # a few at a time
     few = gradients(layer)
     monkeypatch.setattr(ode_propagators, "SMALL", 0)
     for found, other, alone in zip(together, few, gradients(layer), strict=True):
