@@ -139,6 +139,18 @@ def test_lost_samples_harm_no_other() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_no_minimum_is_said() -> None:
+    """Σ log(x) grows without end, with ever smaller slope; and numbers alone have no dtype of their own."""
+    free = imp.compile(
+        "layer F(n):\n  given c in R^n\n  argmax_{x in R^n} sum(log(x)) subject to x[0] - x[1] <= c[0]\n"
+    )
+    with pytest.warns(imp.ConvergenceWarning, match="without bound"):
+        sol = free.solve(uniform(2, 3))
+    assert not sol.report.converged.any()
+    held = imp.compile("layer H(n):\n  given c in R^n\n  argmax_{x in R^n} sum(log(x)) subject to sum(x) <= 1\n", n=4)
+    torch.testing.assert_close(held(uniform(2, 4)), torch.full((2, 4), 0.25, dtype=D), rtol=1e-12, atol=1e-12)
+
+
 def test_what_it_takes_is_told() -> None:
     told = {
         "sum(x * log(x)) + c^T x subject to sum(x) = 1": "no term of sum(x * log(x)) + c^T x holds two entries",

@@ -121,3 +121,11 @@ def test_nlp_still_sees_norms_as_functions() -> None:
         found = imp.compile(text + using).solve(y)
         assert found.report.solver == ("nlp" if using else "conic")
         torch.testing.assert_close(found.value, 0.8 * y, rtol=1e-8, atol=1e-9)
+
+
+def test_what_is_nearly_feasible_far_away_is_no_solution() -> None:
+    """‖(2, x − y)‖ ≤ x + y says x y ≥ 1: with x = 0 it holds nearly for large y, and never."""
+    text = "layer W(n):\n  given c in R^n\n  argmin_{z in R^n} c^T z + 0.01 ||z||^2"
+    layer = imp.compile(text + " subject to ||[2, z[0] - z[1]]|| <= z[0] + z[1], z[0] = 0\n", n=2)
+    with pytest.warns(imp.ConvergenceWarning, match="2 of 2"):
+        assert not layer.solve(torch.tensor([[1.0, 0.5], [-1.0, 2.0]], dtype=torch.float64)).report.converged.any()

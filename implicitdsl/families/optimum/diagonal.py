@@ -13,6 +13,7 @@ from torch import Tensor
 from implicitdsl.analysis.diagonal import Diagonal
 from implicitdsl.calculus import simplify
 from implicitdsl.families.equilibrium.packing import join, pack
+from implicitdsl.ground.outcomes import Outcome
 from implicitdsl.ir import build
 from implicitdsl.ir.function import Functions
 from implicitdsl.ir.nodes import Expr, Role
@@ -22,9 +23,9 @@ from implicitdsl.lowering.codegen import generate
 from implicitdsl.lowering.source import Program as Source
 from implicitdsl.solvers.optimum.bordered import Bordered
 from implicitdsl.solvers.optimum.diagonal import LEAST, DiagonalProblem, solve
-from implicitdsl.solvers.optimum.quadratic import times
+from implicitdsl.solvers.optimum.quadratic import peak, times
 from implicitdsl.solvers.problem import Inputs, RootProblem
-from implicitdsl.solvers.verdict import CONVERGED, STALLED, norm
+from implicitdsl.solvers.verdict import CONVERGED, STALLED
 
 from .coefficients import matrix
 from .ending import finished
@@ -33,6 +34,8 @@ ROUGH, SMOOTH = 1e-7, 1e-10
 """Tolerances of the interior point: at the first the Newton steps that follow are near enough as a rule, else at the
 second."""
 
+FAR = 1e8
+"""Points so far away, relative to start and rows, where the gradient vanishes at last, say that there is no minimum."""
 AWAY = 1e20
 """Stands for a bound that is infinite."""
 
@@ -128,7 +131,7 @@ class Separated:
         """`z0` (B, n) tells how many samples there are."""
         rows, n = z0.shape
         found = program["rows"](*a)
-        outputs = list(found if isinstance(found, tuple) else (found,))
+        outputs = [t.to(z0) for t in (found if isinstance(found, tuple) else (found,))]  # numbers alone are float32
         C, d = (outputs.pop(0), outputs.pop(0)) if parts.coupled else (z0.new_zeros(0, n), z0.new_zeros(0))
         place, slopes, values = z0.new_zeros(0, dtype=torch.int64), z0.new_zeros(0), z0.new_zeros(rows, 0)
         if parts.bounds:
@@ -154,16 +157,27 @@ class Separated:
         """State (B, n + k + bounds), status, iterations and ‖F‖ (B,): interior point, then Newton steps on F = 0."""
         found = solve(self.problem, z0, max(ROUGH, tol or 0.0), max_iter)
         state, error = self._ended(root, found.x, found.y, found.status)
-        open_ = (found.status == CONVERGED) & ~(error <= SMOOTH * (1 + norm(state)))
+        open_ = (found.status == CONVERGED) & ~(error <= SMOOTH)
         if not bool(open_.any()):
             return state, found.status, found.iterations, error
+        open_ = open_ & ~self._met(root, state)
         again = solve(self.problem, z0, SMOOTH, max_iter)
         second, off = self._ended(root, again.x, again.y, again.status)
         better = open_ & (again.status == CONVERGED) & (off < error)
         state, error = torch.where(better.unsqueeze(-1), second, state), torch.where(better, off, error)
-        missed = open_ & ~(error <= ROUGH * (1 + norm(state)))
-        status = torch.where(missed, STALLED, found.status)
+        status = torch.where(open_ & ~self._met(root, state), STALLED, found.status)
         return state, status, torch.where(open_, again.iterations, found.iterations), error
+
+    def _met(self, root: RootProblem, state: Tensor) -> Tensor:
+        """Whether stationarity holds relative to the multipliers, and the constraints relative to the point, (B,)."""
+        n = self.parts.size
+        F, x, y = root.F(state, self.a), state[:, :n], state[:, n:]
+        return (peak(F[:, :n]) <= SMOOTH * (1 + peak(y))) & (peak(F[:, n:]) <= SMOOTH * (1 + peak(x)))
+
+    def judged(self, state: Tensor, status: Tensor, z0: Tensor) -> Tensor:
+        """The status, UNBOUNDED where the point has run off, from z0."""
+        far = peak(state[:, : self.parts.size]) > FAR * (1 + peak(z0, self.problem.d))
+        return torch.where(far & (status == CONVERGED), int(Outcome.UNBOUNDED), status)
 
     def _ended(self, root: RootProblem, x: Tensor, y: Tensor, status: Tensor) -> tuple[Tensor, Tensor]:
         """The multipliers of bounds are those of the constraints as they are written, zero for those that are idle."""

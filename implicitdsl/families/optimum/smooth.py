@@ -177,11 +177,9 @@ class KktSolver(Solver):
         recipe = self.recipe
         if recipe.parts is None:
             return self._minimised(problem, z0, a)
-        limit = min(recipe.solver.max_iter, LONGEST)
-        separated = Separated.of(recipe.parts, recipe.program, a, z0[:, : recipe.parts.size], problem)
-        state, status, iterations, error = separated.solve(
-            problem, z0[:, : recipe.parts.size], recipe.solver.tol, limit
-        )
+        limit, x0 = min(recipe.solver.max_iter, LONGEST), z0[:, : recipe.parts.size]
+        separated = Separated.of(recipe.parts, recipe.program, a, x0, problem)
+        state, status, iterations, error = separated.solve(problem, x0, recipe.solver.tol, limit)
         lost = (status == STALLED) | (status == MAX_ITERATIONS)
         if bool(lost.any()):  # the general method has a line search
             rows = lost.nonzero().squeeze(-1)
@@ -190,6 +188,7 @@ class KktSolver(Solver):
             state, status, iterations, error = (
                 t.index_copy(0, rows, new) for t, new in zip((state, status, iterations, error), found, strict=True)
             )
+        status = separated.judged(state, status, x0)
         return Solved(state, status, iterations, error, iterations, separated.factor(state))
 
     def _minimised(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:

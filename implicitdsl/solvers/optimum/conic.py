@@ -147,7 +147,7 @@ class Conic:
         state = torch.cat([x, w], -1)
         status = torch.where(found, int(Outcome.CONVERGED), int(Outcome.STALLED))
         state, error, factor, singular = _polished(state, status, cones, cured)
-        good = (error <= 10 * tol * (1 + peak(state, q.expand_as(x), b.expand_as(w)))) & found
+        good = _met(state, error, cones, cured, 10 * tol) & found
         for t, r in zip(problem, (2, 1, 2, 1), strict=True):
             good = good & t.isfinite().flatten(-r).all(-1)
         n = x.shape[-1]
@@ -178,8 +178,7 @@ class Conic:
         iterations = torch.tensor([(f or none)[3] for f in found], device=q.device)
         safe = [torch.where(finite.view(-1, *(1,) * (t.ndim - 1)), t, 0.0) for t in whole]
         state, error, _, singular = _polished(state, status, cones, safe)
-        size = 1 + peak(state, safe[1], safe[3])
-        good = error <= 10 * tol * size
+        good = _met(state, error, cones, safe, 10 * tol)
         solvable = (status == int(Outcome.CONVERGED)) | (status == int(Outcome.STALLED))
         solvable = solvable | (status == int(Outcome.MAX_ITERATIONS))
         status = torch.where(solvable & good, int(Outcome.CONVERGED), status)
@@ -215,6 +214,20 @@ def _polished(
         # also on where ‖F‖ grows: which constraints are active is open at s ≈ y ≈ 0 until a step decides it
         open_ = open_ & after.isfinite() & (error > exact) & (helps | (error > ROUNDING * exact))
     return state, error, factor, seen
+
+
+def _met(state: Tensor, error: Tensor, cones: Cones, data: list[Tensor], tol: float) -> Tensor:
+    """Whether stationarity holds relative to multipliers and costs, and the constraints to point, slacks and bounds:
+    multipliers that grow without bound excuse no violation. (B,)
+    """
+    if bool((error <= tol).all()):
+        return torch.ones_like(error, dtype=torch.bool)
+    _, q, _, b = data
+    n = q.shape[-1]
+    F, x, w = optimality(cones, state, *data), state[:, :n], state[:, n:]
+    s = cones.project(w)
+    stationary = peak(F[:, :n]) <= tol * (1 + peak(s - w) + peak(q.expand_as(x)))
+    return stationary & (peak(F[:, n:]) <= tol * (1 + peak(x) + peak(s, b.expand_as(w))))
 
 
 def _clarabel(given: list[Any] | None, cones: Cones, tol: float, max_iter: int) -> tuple[Any, Any, int, int] | None:
