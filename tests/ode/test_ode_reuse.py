@@ -66,7 +66,7 @@ def test_the_same_gradients(using: str, room: int | None, shared: bool, monkeypa
 MLP = """
 given x in R^n
 param W in R^(h, n), b in R^h, V in R^(n, h)
-find z(t) in R^n for t in [0, 9] such that dz/dt = V tanh(W z + b), z(0) = x
+find z(t) in R^n for t in [0, 3] such that dz/dt = V tanh(W z + b), z(0) = x
 using dopri5(rtol=1e-6, atol=1e-8)
 """
 
@@ -90,7 +90,7 @@ def test_nothing_is_evaluated_twice(together: bool, monkeypatch: pytest.MonkeyPa
 
     for name in list(vars(counted)):
         watch(name)
-    y = layer(points(5, 4))
+    y = layer(points(1, 4))
     evaluations, steps = counted.affine, (counted.affine - 2) // 6
     assert counted.matvec == evaluations
     assert evaluations == 2 + 6 * steps
