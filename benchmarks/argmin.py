@@ -2,6 +2,7 @@
 
 Forward and backward of a weighted sum of the solution, in float64, all contestants in one process and in turns. A
 contestant counts where its gradient is within 1e-4 of the exact one of the KKT conditions and its point is feasible.
+Where none does, the one whose gradient is nearest is timed, and the ratio against it stands in brackets.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Entrant:
 def contest(row: Row) -> list[str]:
     """Run a row; its line of the table."""
     runs: dict[str, Entrant] = {}
+    wrong: dict[str, Entrant] = {}
     off: dict[str, float] = {}
     lost: list[str] = []
     entrants = {"ours": Entrant(row, row.ours, row.data)}
@@ -74,25 +76,31 @@ def contest(row: Row) -> list[str]:
         if name == "ours" or (off[name] <= COUNTS and violation <= FEASIBLE and taken < PATIENCE):
             runs[name] = entrant
         else:
+            wrong[name] = entrant
             lost.append(f"{name}: {off[name]:.0e} off" + (f", {violation:.0e} outside" if violation > FEASIBLE else ""))
-    seconds = medians(runs, rounds=7, warm=1, budget=8.0)
     peers = [name for name in runs if name != "ours"]
+    if wrong and not peers:
+        nearest = min(wrong, key=off.__getitem__)
+        runs[nearest] = wrong[nearest]
+    seconds = medians(runs, rounds=7, warm=1, budget=8.0)
     for name in peers:
         print(f"    {name:22s} {milliseconds(seconds[name])}")
     mine = seconds["ours"]
-    best = min(peers, key=seconds.__getitem__, default=None)
+    best = min(runs.keys() - {"ours"}, key=seconds.__getitem__, default=None)
     ratio = math.inf if best is None else seconds[best] / mine
     shown = "none" if best is None else f"{milliseconds(seconds[best])} {best}"
+    shown = shown if peers or best is None else f"none ({shown})"
+    factor = "" if best is None else f"{ratio:.2f}×" if peers else f"({ratio:.2f}×)"
     others = [f"{n} {milliseconds(seconds[n])}" for n in peers if n != best] + lost
-    verdict = "" if ratio >= row.floor and off["ours"] <= row.off else " ✗"
-    print(f"    ours {milliseconds(mine)}, {off['ours']:.1e} off: {ratio:.2f}× of {row.floor}×\n", flush=True)
+    verdict = "" if off["ours"] <= row.off and (not peers or ratio >= row.floor) else " ✗"
+    print(f"    ours {milliseconds(mine)}, {off['ours']:.1e} off; {shown}: {factor} of {row.floor}×\n", flush=True)
     return [
         row.name,
         milliseconds(mine),
         f"{off['ours']:.1e}",
         shown,
         "" if best is None else f"{off[best]:.1e}",
-        f"{ratio:.2f}×{verdict}",
+        factor + verdict,
         f"{row.floor:g}×",
         f"{row.aim:g}×",
         "; ".join(others),

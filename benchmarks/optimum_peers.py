@@ -55,9 +55,14 @@ def qplayer(Q: Tensor, p: Tensor, G: Tensor, h: Tensor) -> Tensor:
 
 
 def both(problem: cp.Problem, parameters: Sequence[cp.Parameter], variables: Sequence[cp.Variable]) -> dict[str, Solve]:
-    """cvxpylayers by its default, by DIFFCP over Clarabel, which is accurate, and by MOREAU."""
+    """cvxpylayers by its default, by DIFFCP over Clarabel, also with tolerances at which its derivatives are more often
+    right, and by MOREAU, whose points leave the feasible set where its settings are changed."""
+    tight = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-10)
     return {
         "DIFFCP": cvxpylayers(problem, parameters, variables, "DIFFCP"),
         "DIFFCP, Clarabel": cvxpylayers(problem, parameters, variables, "DIFFCP", solve_method="Clarabel"),
+        "DIFFCP, Clarabel tight": cvxpylayers(
+            problem, parameters, variables, "DIFFCP", solve_method="Clarabel", **tight
+        ),
         "MOREAU": cvxpylayers(problem, parameters, variables, "MOREAU"),
     }
