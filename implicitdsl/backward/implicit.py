@@ -159,7 +159,7 @@ class _RootPlain(torch.autograd.Function):
         ctx.whole = solved.all_converged()
         if not ctx.whole:
             solved = report_unsolved(solved, spec.failures)
-        found.append(solved._replace(z=solved.z.detach()))
+        found.append(solved)
         kept = () if solved.factor is None else tuple(t for t in solved.factor if t is not None)
         ctx.spec = spec
         ctx.kept = len(kept)

@@ -50,7 +50,8 @@ def solve_affine(
     usable = factor
     regular = not torch.compiler.is_compiling() and factor.regular()
     if regular and problem.constant is not None:  # F(z0) = -constant at z0 = 0
-        f0 = problem.constant(*a).expand_as(z0)
+        f0 = problem.constant(*a)
+        f0 = f0 if f0.shape == z0.shape else f0.expand_as(z0)
         z, nfe = usable.solve(f0).clone(memory_format=torch.contiguous_format), 1  # results must be no views
     else:
         f0 = problem.F(z0, a)
@@ -81,14 +82,10 @@ def solve_affine(
 def _rounding(z: Tensor, f0: Tensor, f: Tensor) -> Tensor | None:
     """‖f‖ (B,) where every row of it is `EXACT` rounding errors of z and f0, else None. Syncs."""
     # float32 sums of squares serve where none of them vanishes beside EXACT·eps, or overflows
-    measure = torch.linalg.vector_norm
-    size = torch.maximum(measure(z, dim=-1), measure(f0, dim=-1))
-    least, largest = extent(size)
-    error = measure(f, dim=-1)
-    if not (least > SMALL and largest < LARGE):
-        size, error = torch.maximum(norm(z), norm(f0)), norm(f)
-        least = 0.0
     bound = EXACT * torch.finfo(z.dtype).eps
-    if extent(error)[1] <= bound * least or bool((error <= bound * size).all()):
+    error = torch.linalg.vector_norm(f, dim=-1)
+    least, largest = extent(torch.linalg.vector_norm(z, dim=-1))
+    if least > SMALL and largest < LARGE and extent(error)[1] <= bound * least:
         return error
-    return None
+    error = norm(f)
+    return error if bool((error <= bound * torch.maximum(norm(z), norm(f0))).all()) else None
