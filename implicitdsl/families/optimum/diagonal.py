@@ -98,6 +98,13 @@ def _flat(e: Expr, u: Expr) -> Expr:
     return join([full])
 
 
+Known = tuple[Tensor, Bordered] | None
+"""A state and the factor there."""
+
+SAME = 1e-9
+"""States so near each other, relative to their size, share a factor that is refined."""
+
+
 def parts_of(found: Diagonal, sizes: Mapping[str, int]) -> Parts:
     """With numbers for dimensions."""
     counts = [math.prod(d.evaluate(sizes) for d in u.shape) for u in found.unknowns]
@@ -153,20 +160,23 @@ class Separated:
         equal = equal < parts.equalities
         return cls(parts, a, problem, place, slopes, equal, 2.0 * equal.to(z0.dtype) - 1, every)
 
-    def solve(self, root: RootProblem, z0: Tensor, tol: float | None, max_iter: int) -> tuple[Tensor, ...]:
-        """State (B, n + k + bounds), status, iterations and ‖F‖ (B,): interior point, then Newton steps on F = 0."""
+    def solve(
+        self, root: RootProblem, z0: Tensor, tol: float | None, max_iter: int
+    ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Known]:
+        """State (B, n + k + bounds), status, iterations and ‖F‖ (B,): interior point, then Newton steps on F = 0. And
+        the last factor that was made, with its state."""
         found = solve(self.problem, z0, max(ROUGH, tol or 0.0), max_iter)
-        state, error = self._ended(root, found.x, found.y, found.status)
+        state, error, last = self._ended(root, found.x, found.y, found.status)
         open_ = (found.status == CONVERGED) & ~(error <= SMOOTH)
         if not bool(open_.any()):
-            return state, found.status, found.iterations, error
+            return (state, found.status, found.iterations, error), last
         open_ = open_ & ~self._met(root, state)
         again = solve(self.problem, z0, SMOOTH, max_iter)
-        second, off = self._ended(root, again.x, again.y, again.status)
+        second, off, _ = self._ended(root, again.x, again.y, again.status)
         better = open_ & (again.status == CONVERGED) & (off < error)
         state, error = torch.where(better.unsqueeze(-1), second, state), torch.where(better, off, error)
         status = torch.where(open_ & ~self._met(root, state), STALLED, found.status)
-        return state, status, torch.where(open_, again.iterations, found.iterations), error
+        return (state, status, torch.where(open_, again.iterations, found.iterations), error), last
 
     def _met(self, root: RootProblem, state: Tensor) -> Tensor:
         """Whether stationarity holds relative to the multipliers, and the constraints relative to the point, (B,)."""
@@ -179,13 +189,27 @@ class Separated:
         far = peak(state[:, : self.parts.size]) > FAR * (1 + peak(z0, self.problem.d))
         return torch.where(far & (status == CONVERGED), int(Outcome.UNBOUNDED), status)
 
-    def _ended(self, root: RootProblem, x: Tensor, y: Tensor, status: Tensor) -> tuple[Tensor, Tensor]:
+    def _ended(self, root: RootProblem, x: Tensor, y: Tensor, status: Tensor) -> tuple[Tensor, Tensor, Known]:
         """The multipliers of bounds are those of the constraints as they are written, zero for those that are idle."""
         k, live, every = self.problem.d.shape[-1], len(self.problem.place), len(self.place)
         if live:
             y = torch.cat([y[:, :k], y[:, k:] / self.slopes[:live].abs()], -1)
         state = torch.cat([x, y, x.new_zeros(len(x), every - live)] if every > live else [x, y], -1)
-        return finished(root, state, self.a, status == CONVERGED, lambda z, F: self.factor(z).solve(F), x.shape[-1])
+        last: Known = None
+
+        def step(z: Tensor, F: Tensor) -> Tensor:
+            nonlocal last
+            last = z, self.factor(z)
+            return last[1].solve(F)
+
+        return *finished(root, state, self.a, status == CONVERGED, step, x.shape[-1]), last
+
+    def kept(self, state: Tensor, last: Known) -> Bordered:
+        """∂F at a state for the backward pass, which refines: the `last` one if it was made so near that the square of
+        what it is off vanishes."""
+        if last is not None and bool((peak(state - last[0]) <= SAME * (1 + peak(state))).all()):
+            return last[1]
+        return self.factor(state)
 
     def factor(self, state: Tensor) -> Bordered:
         """∂F at a state."""

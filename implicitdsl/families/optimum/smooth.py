@@ -179,7 +179,7 @@ class KktSolver(Solver):
             return self._minimised(problem, z0, a)
         limit, x0 = min(recipe.solver.max_iter, LONGEST), z0[:, : recipe.parts.size]
         separated = Separated.of(recipe.parts, recipe.program, a, x0, problem)
-        state, status, iterations, error = separated.solve(problem, x0, recipe.solver.tol, limit)
+        (state, status, iterations, error), last = separated.solve(problem, x0, recipe.solver.tol, limit)
         lost = (status == STALLED) | (status == MAX_ITERATIONS)
         if bool(lost.any()):  # the general method has a line search
             rows = lost.nonzero().squeeze(-1)
@@ -189,7 +189,7 @@ class KktSolver(Solver):
                 t.index_copy(0, rows, new) for t, new in zip((state, status, iterations, error), found, strict=True)
             )
         status = separated.judged(state, status, x0)
-        return Solved(state, status, iterations, error, iterations, separated.factor(state))
+        return Solved(state, status, iterations, error, iterations, separated.kept(state, last))
 
     def _minimised(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
         recipe, (n, p, m) = self.recipe, self.recipe.sizes
