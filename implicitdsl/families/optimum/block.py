@@ -112,12 +112,7 @@ class OptimumBlock:
     def _unpacked(self, z: Tensor, y: Tensor, batch: int | None, kind: torch.dtype) -> dict[str, Tensor]:
         """The unknowns by name, and the multipliers that are asked for."""
         shared = z.shape[0] == 1 and batch != 1
-        found: dict[str, Tensor] = {}
-        at = 0
-        for name, shape in self.recipe.unknowns:
-            count = math.prod(shape)
-            found[name] = shaped(z[:, at : at + count], shape, shared, kind)
-            at += count
+        found = named_parts(z, self.recipe.unknowns, shared, kind)
         for key, label in self.recipe.duals:
             parts = [r for r in self.recipe.rows if r.label == label]
             total = sum(r.sign * y[:, r.start : r.stop] for r in parts)
@@ -130,6 +125,19 @@ def shaped(flat: Tensor, shape: tuple[int, ...], shared: bool, kind: torch.dtype
     """Rows of numbers as values of a shape; `shared`: one for the whole batch."""
     value = flat.to(kind)
     return value[0].reshape(shape) if shared else value.reshape(-1, *shape)
+
+
+def named_parts(
+    flat: Tensor, names: Sequence[tuple[str, tuple[int, ...]]], shared: bool, kind: torch.dtype
+) -> dict[str, Tensor]:
+    """The leading numbers of rows (B, N) as values by name and shape, one after another."""
+    found: dict[str, Tensor] = {}
+    at = 0
+    for name, shape in names:
+        count = math.prod(shape)
+        found[name] = shaped(flat[:, at : at + count], shape, shared, kind)
+        at += count
+    return found
 
 
 def report(found: Solved | Optimum, weak: Tensor | None, batch: int | None, method: str) -> Report:

@@ -24,7 +24,7 @@ from implicitdsl.solvers.optimum.smooth import Derivatives, Smooth, SmoothProble
 from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import CONVERGED, MAX_ITERATIONS, STALLED, Solved
 
-from .block import report, shaped
+from .block import named_parts, report, shaped
 from .diagonal import Parts, Separated
 from .ending import finished
 from .in_graph import InGraph
@@ -126,12 +126,8 @@ class SmoothBlock:
     def _unpacked(self, state: Tensor, batch: int | None, kind: torch.dtype) -> dict[str, Tensor]:
         recipe = self.recipe
         shared = state.shape[0] == 1 and batch != 1
-        found: dict[str, Tensor] = {}
-        at = 0
-        for name, shape in recipe.unknowns:
-            count = math.prod(shape)
-            found[name] = shaped(state[:, at : at + count], shape, shared, kind)
-            at += count
+        found = named_parts(state, recipe.unknowns, shared, kind)
+        at = recipe.sizes[0]
         parts: dict[str, tuple[Tensor, tuple[int, ...]]] = {}
         for label, sign, shape in recipe.multipliers:
             count = math.prod(shape)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from implicitdsl.solvers.optimum.cones import Cones, svec_matrix
 
-from .block import Rows, shaped, triangles
+from .block import Rows, named_parts, shaped, triangles
 
 
 class Vectorised(Protocol):
@@ -59,12 +59,7 @@ class Vectors:
         shared = state.shape[0] == 1 and batch != 1
         n = self.columns.shape[1]
         z = state[:, :n] @ self.columns.mT.to(state.device)
-        found: dict[str, Tensor] = {}
-        at = 0
-        for name, shape in recipe.unknowns:
-            count = math.prod(shape)
-            found[name] = shaped(z[:, at : at + count], shape, shared, kind)
-            at += count
+        found = named_parts(z, recipe.unknowns, shared, kind)
         if recipe.duals:
             w = state[:, n:]
             y = (recipe.cones.project(w) - w) @ self.rows.to(state.device)

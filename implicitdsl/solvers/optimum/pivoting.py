@@ -48,10 +48,7 @@ class Dense:
             return found
         left = found.status != CONVERGED
         rest = interior.solve(problem.select(left) if problem.rows > 1 else problem)
-        merged = [t.clone() for t in found[:6]]
-        for t, value in zip(merged, rest[:6], strict=True):
-            t[left] = value
-        return Optimum(*merged)
+        return found.with_rows(left, rest)
 
 
 def _pivoted(problem: Quadratic, dual: Dual, tol: float) -> Optimum:

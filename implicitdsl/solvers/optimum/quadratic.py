@@ -132,6 +132,13 @@ class Optimum(NamedTuple):
     factor: Any = None
     whole: Tensor | None = None
 
+    def with_rows(self, rows: Tensor, other: Optimum) -> Optimum:
+        """What `other` found in the samples of the mask `rows`, in their place; without a factor."""
+        merged = [t.clone() for t in self[:6]]
+        for t, value in zip(merged, other[:6], strict=True):
+            t[rows] = value
+        return Optimum(*merged)
+
 
 def times(M: Tensor, x: Tensor) -> Tensor:
     """M x for M (m, n) or (B, m, n), x (B, n). As rows: batched products with columns take twice the time."""

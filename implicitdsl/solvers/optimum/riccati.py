@@ -228,10 +228,7 @@ class Riccati:
             left = found.status == int(Outcome.STALLED)
             if bool(left.any()):
                 again = interior.solve(problem.select(left) if problem.rows > 1 else problem, by)
-                merged = [t.clone() for t in found[:6]]
-                for t, value in zip(merged, again[:6], strict=True):
-                    t[left] = value
-                found = Optimum(*merged)
+                found = found.with_rows(left, again)
             return found._replace(factor=by.reduce(problem, found.active))
         system = by.reduce(problem.cured(), None)
         rows = problem.rows
