@@ -186,7 +186,10 @@ class Separated:
 
     def judged(self, state: Tensor, status: Tensor, z0: Tensor) -> Tensor:
         """The status, UNBOUNDED where the point has run off, from z0."""
-        far = peak(state[:, : self.parts.size]) > FAR * (1 + peak(z0, self.problem.d))
+        x = state[:, : self.parts.size]
+        if not x.numel() or x.abs().amax().item() <= FAR:  # none can be then
+            return status
+        far = peak(x) > FAR * (1 + peak(z0, self.problem.d))
         return torch.where(far & (status == CONVERGED), int(Outcome.UNBOUNDED), status)
 
     def _ended(self, root: RootProblem, x: Tensor, y: Tensor, status: Tensor) -> tuple[Tensor, Tensor, Known]:
@@ -226,12 +229,16 @@ class Separated:
 
 def _edges(parts: Parts, outputs: Sequence[Tensor], z0: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Between which (B, n) the objective is defined; None where it is everywhere."""
-    if not parts.edges:
-        return None, None
-    low, high = torch.full_like(z0, -torch.inf), torch.full_like(z0, torch.inf)
+    ends: list[Tensor | None] = [None, None]
     for (first, count), slope, offset in zip(parts.edges, outputs[::2], outputs[1::2], strict=True):
-        here = slice(first, first + count)
-        at = -offset / slope
-        low[:, here] = torch.maximum(low[:, here], torch.where(slope > 0, at, -torch.inf))
-        high[:, here] = torch.minimum(high[:, here], torch.where(slope < 0, at, torch.inf))
-    return (low if bool(low.isfinite().any()) else None), (high if bool(high.isfinite().any()) else None)
+        at = offset / -slope
+        for i, (here, none) in enumerate(((slope > 0, -torch.inf), (slope < 0, torch.inf))):
+            if not bool(here.any()):
+                continue
+            edge = torch.where(here, at, none)
+            whole = ends[i]
+            if whole is None:
+                whole = ends[i] = torch.full_like(z0, none)
+            part = whole[:, first : first + count]
+            part.copy_(torch.minimum(part, edge) if i else torch.maximum(part, edge))
+    return ends[0], ends[1]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...ground.outcomes import Outcome
-from .quadratic import peak, times, times_transposed
+from .quadratic import cholesky_times, peak, plus, times, times_transposed
 
 CONVERGED, RUNNING = int(Outcome.CONVERGED), int(Outcome.RUNNING)
 
@@ -151,9 +151,10 @@ class _Here:
         x, y, s = state
         k, p = problem.d.shape[-1], problem.equalities
         slope, self.curvature = problem.entries(x, rows)
-        self.dual = slope + times_transposed(problem.C, y[:, :k] if problem.bounded else y)
-        self.below = times(problem.C, x) - problem.d
+        self.dual = plus(slope, y[:, :k] if problem.bounded else y, problem.C)
+        self.above = self.below = plus(problem.d, x, problem.C.mT, of_c=-1)  # C x − d without slacks, and with them
         if s.shape[-1]:
+            self.below = self.above.clone()
             self.below[:, p:].add_(s)
         if problem.bounded:
             self.dual = self.dual + problem.spread(y[:, k:] * problem.sign)
@@ -207,38 +208,36 @@ class _Here:
             diagonal[:, p:].add_(s[:, :m] / lam[:, :m] if bounded else s / lam)
         diagonal.mul_(1 + REDUNDANT)
         L, _ = torch.linalg.cholesky_ex(S)
-        ahead = self.below - times(weighted, self.dual)
+        base = plus(self.above, self.dual / H, C.mT, of_x=-1)
 
-        def solved(each: Tensor, f: Tensor, entries: bool) -> tuple[Tensor, Tensor, Tensor]:
-            """−dx (where asked for), dy, and dλ / λ where s dλ + λ ds = λ · each, as `f` has it for bounds."""
-            right = ahead.clone() if not bounded else ahead - times(weighted, f - self.dual)
-            if m:
-                right[:, p:].add_(each[:, :m] if bounded else each)
-            dy = torch.cholesky_solve(right.unsqueeze(-1), L).squeeze(-1)
-            back = (f + times_transposed(C, dy)).div_(H) if entries or bounded else f
+        def solved(ratio: Tensor, more: Tensor | None, entries: bool) -> tuple[Tensor, Tensor, Tensor]:
+            """dx (where asked for), dy, and dλ / λ where dλ / λ + ds / s = ratio, `more` being s (1 + ratio) if not 0."""
+            right, f = base, self.dual
             if bounded:
-                dz = lam[:, m:] * (each[:, m:] - problem.gather(back)) / s[:, m:]
+                extra = problem.spread(ratio[:, m:] * lam[:, m:] * problem.sign)
+                right, f = right - times(weighted, extra), f + extra
+            if more is not None and m:
+                right[:, p:].add_(more[:, :m] if bounded else more)
+            dy = cholesky_times(L, right)
+            dx = plus(f, dy, C, -1, -1).div_(H) if entries or bounded else f
+            if bounded:
+                dz = lam[:, m:] * (ratio[:, m:] + problem.gather(dx) / s[:, m:])
                 dy = torch.cat([dy, dz], -1)
-            return back, dy, dy[:, p:] / lam
-
-        def pulled(each: Tensor) -> Tensor:
-            """The residual of the dual with what bounds add to it."""
-            return self.dual + problem.spread(each[:, m:] * lam[:, m:] / s[:, m:] * problem.sign)
+            return dx, dy, dy[:, p:] / lam
 
         if not s.shape[-1]:
-            back, dy, _ = solved(s, self.dual, True)
-            return _State(-back, dy, s), torch.ones_like(dy[:, :1])
-        each = -s
-        _, _, up = solved(each, pulled(each) if bounded else self.dual, False)  # dλ / λ; and ds / s = −1 − dλ / λ
-        low, high = up.aminmax(dim=-1, keepdim=True)
-        alpha = torch.maximum(high + 1, -low).clamp_(min=1.0).reciprocal_()
+            dx, dy, _ = solved(s, None, True)
+            return _State(dx, dy, s), torch.ones_like(dy[:, :1])
+        _, _, up = solved(torch.full_like(s, -1.0) if bounded else s, None, False)  # dλ / λ; and ds / s = −1 − dλ / λ
+        half = up.add_(0.5)
+        alpha = half.abs().amax(-1, keepdim=True).add_(0.5).clamp_(min=1.0).reciprocal_()
         target = self.gap.mean(-1, keepdim=True) * (1 - alpha) ** 3
-        each = (target / lam).addcmul_(s, (up + 1).mul_(up).sub_(1))  # −dλ ds = λ s (1 + dλ / λ) dλ / λ
-        back, dy, up = solved(each, pulled(each) if bounded else self.dual, True)
-        other = each / s - up  # ds / s
+        ratio = (target / self.gap).addcmul_(half, half).sub_(1.25)  # −dλ ds = λ s (1 + dλ / λ) dλ / λ
+        dx, dy, up = solved(ratio, torch.addcmul(s, s, ratio), True)
+        other = ratio.sub_(up)  # ds / s
         least = torch.minimum(up.amin(-1, keepdim=True), other.amin(-1, keepdim=True))
         ds = other[:, :m] * s[:, :m] if bounded else other * s
-        return _State(-back, dy, ds), (least / -FRACTION).clamp_(min=1.0).reciprocal_()
+        return _State(dx, dy, ds), (least / -FRACTION).clamp_(min=1.0).reciprocal_()
 
     def _moved(self, step: _State, alpha: Tensor) -> _State:
         (x, y, s), problem = self.state, self.problem

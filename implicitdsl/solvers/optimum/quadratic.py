@@ -157,6 +157,13 @@ def _row_times(x: Tensor, M: Tensor) -> Tensor:
     return torch.matmul(x.unsqueeze(-2), M).squeeze(-2)
 
 
+def plus(c: Tensor, x: Tensor, M: Tensor, of_c: float = 1.0, of_x: float = 1.0) -> Tensor:
+    """of_c c + of_x xᵀM for c (B, n), x (B, m) and M (m, n) or (B, m, n): one operator where M is shared."""
+    if M.ndim == 2:
+        return torch.addmm(c, x, M, beta=of_c, alpha=of_x)
+    return torch.baddbmm(c.unsqueeze(-2), x.unsqueeze(-2), M, beta=of_c, alpha=of_x).squeeze(-2)
+
+
 def cholesky_times(L: Tensor, b: Tensor) -> Tensor:
     """(L Lᵀ)⁻¹ b for L (n, n) or (B, n, n), b (B, n). `torch.cholesky_solve` copies L for every batch of vectors."""
     if L.ndim == 2:
