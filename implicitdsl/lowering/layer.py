@@ -202,6 +202,8 @@ class Layer(Holder):
         return value, combined(reports).reshaped(lead), unknowns
 
     def _evaluate(self, step: Step, values: Mapping[str, Tensor], functions: Mapping[str, Bound]) -> tuple[Tensor, ...]:
+        if step.copies:
+            return tuple([values[n] for n in step.inputs])
         found = self._program[step.function](
             *[values[n] for n in step.inputs],
             *[functions[n] for n in step.opaques],

@@ -16,13 +16,17 @@ from .codegen import generate, opaques_of
 
 @dataclass(frozen=True)
 class Step:
-    """A generated function: its name, the names of its tensor inputs and functions, and of its results."""
+    """A generated function: its name, the names of its tensor inputs and functions, and of its results.
+
+    `copies`: it returns its inputs as they are, in order, so need not be called.
+    """
 
     function: str
     inputs: tuple[str, ...]
     opaques: tuple[str, ...]
     dims: tuple[str, ...]
     results: tuple[str, ...]
+    copies: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,4 +112,5 @@ def _function(
     leaves = _leaves(values, definitions)
     called = opaques_of(*values, *(v for _, v in given))
     text = generate(name, leaves, values, functions, sizes, definitions=given, opaques=called, dims=dims)
-    return Step(name, tuple(s.name for s in leaves), called, tuple(dims), tuple(s.name for s in results)), text
+    names = tuple(s.name for s in leaves)
+    return Step(name, names, called, tuple(dims), tuple(s.name for s in results), leaves == list(values)), text
