@@ -17,10 +17,11 @@ follows from others."""
 class Bordered(NamedTuple):
     """∂F of F(x, y, z) = [φ′ + Cᵀy + Sᵀz; C x − d, or min(y, d − C x); min(z, …)], row by row of a batch.
 
-    H (B, n) is φ″, `free` (B, n) its inverse where no bound holds an entry, else zero. C (B, k, n) are the rows, of which
-    the first are equations: `sense` (B, k) is 1 there and −1 in rows of the form min(y, d − C x); `on` (B, k) marks those that hold with equality. Bound j is on entry place[j] with slope
-    s[j], both (B, b), and `held` (B, b) where it holds with equality. L (B, k, k): Cholesky of C H⁻¹ Cᵀ over the rows
-    that are on and the entries that no bound holds, `size` (B, k) its diagonal before.
+    H (B, n) is φ″, `free` (B, n) its inverse where no bound holds an entry, else zero. C (B, k, n) are the rows, the
+    first of them equations: `sense` (B, k) is 1 there and −1 in rows of the form min(y, d − C x); `on` (B, k) marks
+    those that hold with equality. Bound j is on entry place[j] with slope s[j], both (B, b), and `held` (B, b) where it
+    holds with equality. L (B, k, k): Cholesky of C H⁻¹ Cᵀ over the rows that are on and the entries that no bound
+    holds, `size` (B, k) its diagonal before.
     """
 
     H: Tensor

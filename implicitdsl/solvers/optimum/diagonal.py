@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...ground.outcomes import Outcome
+from ..host import Array, array, chosen
 from .quadratic import cholesky_times, peak, plus, times, times_transposed
 
 CONVERGED, RUNNING = int(Outcome.CONVERGED), int(Outcome.RUNNING)
@@ -117,25 +119,28 @@ def solve(problem: DiagonalProblem, x0: Tensor, tol: float, max_iter: int) -> Fo
     """
     rows = torch.arange(x0.shape[0], device=x0.device)
     problem, state, crossed = _start(problem, x0)
+    whole, here = problem, _Here(problem, state, rows)
     out = Found(state.x, state.y, torch.full_like(rows, RUNNING), torch.zeros_like(rows))
-    whole, here, count = problem, _Here(problem, state, rows), out.iterations
-    running = here.error.isfinite() & ~crossed
-    status = torch.where(running, RUNNING, torch.where(crossed, int(Outcome.INFEASIBLE), int(Outcome.NOT_FINITE)))
+    off, count = array(crossed), np.zeros(len(rows), dtype=np.int64)
+    running = np.isfinite(here.error) & ~off
+    status = np.where(running, RUNNING, np.where(off, int(Outcome.INFEASIBLE), int(Outcome.NOT_FINITE)))
     few = max(1, SMALL // (x0.shape[-1] * max(1, problem.d.shape[-1])))
     for it in range(max_iter + 1):
         running = running & (here.error > tol)
         left = 0 if it == max_iter else int(running.sum())
         if not left or (2 * left <= len(rows) and len(rows) > few):  # the settled leave when they are half of many
-            now = torch.where((status == RUNNING) & (here.error <= tol), CONVERGED, status)
-            out = Found(*(_put(t, rows, v) for t, v in zip(out, (*here.state[:2], now, count), strict=True)))
+            now = np.where((status == RUNNING) & (here.error <= tol), CONVERGED, status)
+            found = (*here.state[:2], *(torch.from_numpy(t).to(rows.device) for t in (now, count)))
+            out = Found(*(_put(t, rows, v) for t, v in zip(out, found, strict=True)))
             if not left:
                 break
-            rows, status, count, here = rows[running], status[running], count[running], here.select(running)
-            running = torch.ones_like(rows, dtype=torch.bool)
+            index = torch.from_numpy(running).to(rows.device)
+            rows, status, count, here = rows[index], status[running], count[running], here.select(running)
+            running = np.ones(left, dtype=bool)
         count = count + running
-        here, stuck = here.next(running, left == len(rows))
+        here, stuck = here.next(running)
         if stuck is not None:
-            status, running = torch.where(stuck, int(Outcome.STALLED), status), running & ~stuck
+            status, running = np.where(stuck, int(Outcome.STALLED), status), running & ~stuck
     return out._replace(status=_verdict(whole, out))
 
 
@@ -161,38 +166,39 @@ class _Here:
             s = torch.cat([s, (problem.value - x.index_select(1, problem.place)) * problem.sign], -1)
         self.s, self.lam = s, y[:, p:]
         self.gap = self.s * self.lam
-        self.scale = peak(slope).add_(1) if first is None else first.scale
-        self.size = peak(x, problem.d).add_(1) if first is None else first.size
-        self.error = torch.maximum(peak(self.dual), self.gap.amax(-1)) if s.shape[-1] else peak(self.dual)
+        self.scale = array(peak(slope)) + 1 if first is None else first.scale
+        self.size = array(peak(x, problem.d)) + 1 if first is None else first.size
+        self.error = array(peak(self.dual))
+        if s.shape[-1]:
+            self.error = np.maximum(self.error, array(self.gap.amax(-1)))
         self.error = self.error / self.scale
         if k:
-            self.error = torch.maximum(self.error, peak(self.below) / self.size)
+            self.error = np.maximum(self.error, array(peak(self.below)) / self.size)
 
-    def select(self, index: Tensor) -> _Here:
+    def select(self, keep: Array) -> _Here:
         """Some samples."""
+        index = torch.from_numpy(keep).to(self.rows.device)
         found = object.__new__(_Here)
-        found.__dict__.update({name: t[index] for name, t in self.__dict__.items() if isinstance(t, Tensor)})
-        found.problem, found.state = self.problem.select(index), self.state.select(index)
+        for name, value in self.__dict__.items():
+            found.__dict__[name] = value[keep] if isinstance(value, np.ndarray) else value
+            if isinstance(value, Tensor | DiagonalProblem | _State):
+                found.__dict__[name] = value[index] if isinstance(value, Tensor) else value.select(index)
         return found
 
-    def next(self, running: Tensor, every: bool) -> tuple[_Here, Tensor | None]:
-        """Where the `running` samples go from here (`every` one?), and which of them are stuck, if any."""
+    def next(self, running: Array) -> tuple[_Here, Array | None]:
+        """Where the `running` samples go from here, and which of them are stuck, if any."""
         step, alpha = self._direction()
-        if not every:
-            alpha = torch.where(running.unsqueeze(-1), alpha, 0.0)
-        stuck = None
+        alpha = chosen(running, alpha, torch.zeros_like(alpha))
+        stuck: Array | None = None
         while True:
             there = _Here(self.problem, self._moved(step, alpha), self.rows, self)
-            fine = there.error <= JUMP * self.error  # NaN is not
-            if not every:
-                fine = fine | ~running
-            if bool(fine.all()):
+            fine = ~running | (there.error <= JUMP * self.error)  # NaN is not
+            if fine.all():
                 return there, stuck
-            every = False
-            alpha = torch.where(fine.unsqueeze(-1), alpha, alpha / 4)
-            lost = running & (alpha.squeeze(-1) < SHORTEST)
+            alpha = chosen(fine, alpha, alpha / 4)
+            lost = running & (array(alpha.squeeze(-1)) < SHORTEST)
             stuck = lost if stuck is None else stuck | lost
-            running, alpha = running & ~lost, torch.where(lost.unsqueeze(-1), 0.0, alpha)
+            running, alpha = running & ~lost, chosen(lost, torch.zeros_like(alpha), alpha)
 
     def _direction(self) -> tuple[_State, Tensor]:
         """The corrected step and how much of it stays within the bounds."""
@@ -211,7 +217,7 @@ class _Here:
         base = plus(self.above, self.dual / H, C.mT, of_x=-1)
 
         def solved(ratio: Tensor, more: Tensor | None, entries: bool) -> tuple[Tensor, Tensor, Tensor]:
-            """dx (where asked for), dy, and dλ / λ where dλ / λ + ds / s = ratio, `more` being s (1 + ratio) if not 0."""
+            """dx (where asked for), dy, and dλ / λ where dλ / λ + ds / s = ratio, s (1 + ratio) = `more` or 0."""
             right, f = base, self.dual
             if bounded:
                 extra = problem.spread(ratio[:, m:] * lam[:, m:] * problem.sign)
