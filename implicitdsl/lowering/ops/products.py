@@ -23,12 +23,19 @@ def _compiled(A: Tensor, x: Tensor) -> bool:
     return torch.compiler.is_compiling() and A.dim() == 2 and x.dim() == 2 and x.device.type == "cpu"
 
 
+def _each(A: Tensor, x: Tensor) -> bool:
+    """Whether each sample has a matrix of its own."""
+    return A.dim() == 3 and x.dim() == 2 and A.shape[0] == x.shape[0] and not torch.compiler.is_compiling()
+
+
 def matvec(A: Tensor, x: Tensor) -> Tensor:
     """A x. Shapes (…, n, m), (…, m) → (…, n). A shared A is one GEMM over the whole batch."""
     if _compiled(A, x):
         return x @ _turned(A)
     if A.dim() == 2:
         return functional.linear(x, A)
+    if _each(A, x):  # as a row: with columns it takes twice the time, and `matmul` five operators more
+        return torch.bmm(x.unsqueeze(-2), A.mT).squeeze(-2)
     return (A @ x.unsqueeze(-1)).squeeze(-1)
 
 
@@ -36,6 +43,8 @@ def vecmat(x: Tensor, A: Tensor) -> Tensor:
     """Aᵀ x. Shapes (…, n), (…, n, m) → (…, m)."""
     if A.dim() == 2:
         return x @ A
+    if _each(A, x):
+        return torch.bmm(x.unsqueeze(-2), A).squeeze(-2)
     return (x.unsqueeze(-2) @ A).squeeze(-2)
 
 
