@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,27 +17,46 @@ EXACT, ROUNDING, STEPS, NEAR = 1e-14, 1e-11, 12, 0.1
 steps are taken at most, no farther than the last, relative to the point."""
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def finished(
-    problem: RootProblem, first: Tensor, a: Inputs, open_: Tensor, step: Callable[[Tensor, Tensor], Tensor], n: int
+    problem: RootProblem,
+    first: Tensor,
+    a: Inputs,
+    open_: Tensor,
+    step: Callable[[Tensor, Tensor], Tensor],
+    n: int,
+    F: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The best of some Newton steps from `first` (B, N) in the rows `open_`, and ‖F‖ there (B,).
+    """The best of some Newton steps from `first` (B, N) in the rows `open_`, and ‖F‖ there (B,); `F` at `first`, where
+    it is at hand.
 
     `step` (state, F) -> ∂F⁻¹ F; it must stay near in the first n entries: far away there may be another stationary
-    point, of another kind. Cost: one step and one F each.
+    point, of another kind. Cost: one step and one F each. What concerns whole samples is kept by the host.
     """
-    state, trial, F = first, first, problem.F(first, a)
-    error = norm(F)
-    open_ = open_ & (error > EXACT)
-    room = NEAR * (1 + first[:, :n].abs().amax(-1))
+    state, trial, F = first, first, problem.F(first, a) if F is None else F
+    error = _host(norm(F))
+    left = _host(open_) & (error > EXACT)
+    room = NEAR * (1 + _host(first[:, :n].abs().amax(-1))) if left.any() else error
     for _ in range(STEPS):
-        if not bool(open_.any()):
+        if not left.any():
             break
         # also where the residual grows at first: the active set of s = λ = √μ is open until a step decides it
-        trial = torch.where(open_.unsqueeze(-1), trial - step(trial, F), trial)
+        trial = _where(left, trial - step(trial, F), trial)
         F = problem.F(trial, a)
-        after = norm(F)
-        near = (trial - first)[:, :n].abs().amax(-1) <= room
-        helps = open_ & near & (after < error)
-        state, error = torch.where(helps.unsqueeze(-1), trial, state), torch.where(helps, after, error)
-        open_ = open_ & (after > EXACT) & near & (helps | (error > ROUNDING))
-    return state, error
+        after = _host(norm(F))
+        near = _host((trial - first)[:, :n].abs().amax(-1)) <= room
+        helps = left & near & (after < error)
+        state, error = _where(helps, trial, state), np.where(helps, after, error)
+        left = left & (after > EXACT) & near & (helps | (error > ROUNDING))
+    return state, torch.from_numpy(error).to(first.device)
+
+
+def _host(t: Tensor) -> np.ndarray[Any, Any]:
+    return t.detach().cpu().numpy()
+
+
+def _where(rows: np.ndarray[Any, Any], new: Tensor, old: Tensor) -> Tensor:
+    """The new values in these rows."""
+    if rows.all():
+        return new
+    return torch.where(torch.from_numpy(rows).to(old.device).unsqueeze(-1), new, old)

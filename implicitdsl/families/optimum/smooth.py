@@ -18,8 +18,9 @@ from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
 from implicitdsl.lowering.source import Program
-from implicitdsl.solvers.factor import factorise
+from implicitdsl.solvers.factor import Factor, factorise
 from implicitdsl.solvers.loop import Solver
+from implicitdsl.solvers.optimum.quadratic import peak
 from implicitdsl.solvers.optimum.smooth import Derivatives, Smooth, SmoothProblem, Values
 from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import CONVERGED, MAX_ITERATIONS, STALLED, Solved
@@ -32,6 +33,10 @@ from .samples import mark
 
 LONGEST = 100
 """Iterations on a diagonal Hessian after which the general method takes a sample."""
+
+SAME, PIVOT = 1e-7, 1e-8
+"""A factor serves the backward pass, which refines, where it was made so near, relative to the point, that the square
+of what it is off vanishes, and where its least pivot is above such a share of the largest."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ class SmoothBlock:
                 if name in start:
                     z0[:, at : at + count] = start[name].detach().double().reshape(-1, count)
                 at += count
-        return torch.cat([z0, z0.new_zeros(rows, p + m)], -1)
+        return torch.cat([z0, z0.new_zeros(rows, p + m)], -1) if p + m else z0
 
     def _unpacked(self, state: Tensor, batch: int | None, kind: torch.dtype) -> dict[str, Tensor]:
         recipe = self.recipe
@@ -151,14 +156,21 @@ def _problem(recipe: SmoothRecipe) -> RootProblem:
 
     def pull_inputs(*args: Tensor) -> tuple[Tensor, ...]:
         assert pull is not None
-        found = pull(*args)
-        return found if isinstance(found, tuple) else (found,)
+        return tuple(_tuple(pull(*args)))
+
+    together = optional("linearised") if recipe.parts is None else None
+
+    def linearised(*args: Tensor) -> tuple[Any, Any, None]:
+        assert together is not None
+        back, inputs = together(*args)
+        return back, lambda u: _tuple(inputs(u)), None
 
     return RootProblem(
         residual=program["residual"],
         jacobian=optional("jacobian"),
         pullback=optional("pullback"),
         vjp_inputs=None if pull is None else pull_inputs,
+        linearised=None if together is None else linearised,
         ranks=recipe.ranks,
     )
 
@@ -191,11 +203,18 @@ class KktSolver(Solver):
         recipe, (n, p, m) = self.recipe, self.recipe.sizes
         program = recipe.program
 
+        taken = z0, a
+
         def at(rows: Tensor) -> Inputs:
-            return a if len(rows) == z0.shape[0] else problem.take(a, rows)
+            nonlocal taken
+            if len(rows) == z0.shape[0]:
+                return a
+            if taken[0] is not rows:
+                taken = rows, problem.take(a, rows)
+            return taken[1]
 
         def sized(t: Tensor, rows: Tensor, *core: int) -> Tensor:
-            return t.expand(len(rows), *core)
+            return t if t.ndim > len(core) else t.expand(len(rows), *core)
 
         def values(z: Tensor, rows: Tensor) -> Values:
             found = _tuple(program["values"](z, *at(rows)))
@@ -204,20 +223,36 @@ class KktSolver(Solver):
             return Values(sized(found[0], rows), e, g)
 
         def derivatives(z: Tensor, nu: Tensor, lam: Tensor, rows: Tensor) -> Derivatives:
-            found = list(_tuple(program["derivatives"](torch.cat([z, nu, lam], -1), *at(rows))))
+            state = torch.cat([z, nu, lam], -1) if p + m else z
+            found = list(_tuple(program["derivatives"](state, *at(rows))))
             f, H = sized(found.pop(0), rows, n), sized(found.pop(0), rows, n, n)
-            e = sized(found.pop(0), rows, p, n) if p else z.new_zeros(len(rows), 0, n)
-            g = sized(found.pop(0), rows, m, n) if m else z.new_zeros(len(rows), 0, n)
+            e = sized(found.pop(0), rows, p, n) if p else z[:, :0, None]
+            g = sized(found.pop(0), rows, m, n) if m else z[:, :0, None]
             return Derivatives(f, e, g, H)
 
         found = recipe.solver.solve(SmoothProblem(values, derivatives), z0[:, :n])
-        state = torch.cat([found.z, found.nu, found.lam], -1)
+        first = torch.cat([found.z, found.nu, found.lam], -1) if p + m else found.z
+        known: tuple[Tensor, Factor] | None = None
 
         def step(state: Tensor, F: Tensor) -> Tensor:
-            return factorise(problem.J(state, a)).solve(F)
+            nonlocal known
+            J = found.last[1] if found.last is not None and state is first else problem.J(state, a)
+            known = state, factorise(J)
+            return known[1].solve(F)
 
-        state, error = finished(problem, state, a, found.status == CONVERGED, step, n)
-        return Solved(state, found.status, found.iterations, error, found.iterations)
+        F = None if found.last is None else found.last[0]
+        state, error = finished(problem, first, a, found.status == CONVERGED, step, n, F)
+        solved = Solved(state, found.status, found.iterations, error, found.iterations)
+        if known is None or p + m or not solved.all_converged():
+            return solved
+        return solved._replace(whole=solved.status, factor=_serving(state, *known))
+
+
+def _serving(state: Tensor, made: Tensor, factor: Factor) -> Factor | None:
+    """The factor that was made at another state, where it is good for this one."""
+    least, most = factor.diagonal.abs().aminmax(dim=-1)
+    near = peak(state - made) <= SAME * (1 + peak(state))
+    return factor if bool((near & (least > PIVOT * most)).all()) else None
 
 
 def _tuple(found: Any) -> Sequence[Tensor]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,103 +18,116 @@ FAR = 1e12
 HALVINGS = 36
 LEAST = 1e-8
 """Of the largest curvature: along smaller ones steps are bounded."""
+SHARE = 0.25
+"""Samples that are done leave the batch where at most such a share is open."""
+
+Host = np.ndarray[Any, Any]
+"""What concerns whole samples is kept by the host, which has to know it anyway, and whose operators cost less."""
 
 
 class Minimum(NamedTuple):
-    """z (B, n), status and iterations (B,)."""
+    """z (B, n), status and iterations (B,); ∇f (B, n) and ∇²f (B, n, n) at z where no sample left before the end."""
 
     z: Tensor
     status: Tensor
     iterations: Tensor
+    last: tuple[Tensor, Tensor] | None
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def minimise(
     value: Callable[[Tensor, Tensor], Tensor],
     derivatives: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     z0: Tensor,
+    first: tuple[Tensor, Tensor, Tensor],
     tol: float,
     max_iter: int,
 ) -> Minimum:
-    """From z0 (B, n), where f and its derivatives are finite; value(z, rows) -> f (B,), derivatives -> ∇f, ∇²f.
+    """From z0 (B, n), where f, ∇f, ∇²f are `first`; value(z, rows) -> f (B,), derivatives -> ∇f, ∇²f.
 
     Steps d = −|∇²f|⁻¹∇f, Newton's where ∇²f ≻ 0, halved until f falls by 1e-4 of the slope (Nocedal & Wright §3.4).
-    Ends with ‖∇f‖ ≤ tol (1 + ‖∇f(z0)‖). Cost an iteration: n³/3 flops a sample. Samples that are done leave the batch.
+    Ends with ‖∇f‖ ≤ tol (1 + ‖∇f(z0)‖). Cost an iteration: n³/3 flops a sample. Samples that are done stay where they
+    are, and leave the batch with most others.
     """
-    rows = torch.arange(z0.shape[0], device=z0.device)
-    out = Minimum(z0.clone(), torch.full_like(rows, RUNNING), torch.zeros_like(rows))
-    z, f = z0, value(z0, rows)
-    scale: Tensor | None = None
+    rows, found, z = torch.arange(z0.shape[0], device=z0.device), z0, z0
+    live, open_ = np.arange(len(z0)), np.ones(len(z0), dtype=bool)
+    status, iterations = np.full(len(z0), RUNNING), np.zeros(len(z0), dtype=np.int64)
+    f, g, H = _host(first[0]), *first[1:]
+    error = _host(peak(g))
+    least = tol * (1 + error)
     for it in range(max_iter + 1):
-        g, H = derivatives(z, rows)
-        error = peak(g)
-        scale = 1 + error if scale is None else scale
-        done = error <= tol * scale
-        lost = ~(error + f).isfinite()
-        if it == max_iter or bool((done | lost).any()):
-            far = z.abs().amax(-1) > FAR
-            status = torch.where(done, CONVERGED, torch.where(lost, int(Outcome.NOT_FINITE), RUNNING))
-            status = torch.where(far & (status == RUNNING), int(Outcome.UNBOUNDED), status)
-            if it == max_iter:
-                status = torch.where(status == RUNNING, int(Outcome.MAX_ITERATIONS), status)
-            if _kept(out, rows, z, status, it):
-                return out
-            left = status == RUNNING
-            rows, z, f, g, H, scale = (t[left] for t in (rows, z, f, g, H, scale))
-        d = _direction(g, H)
-        z, f, moved = _searched(value, rows, z, f, d, (g * d).sum(-1))
-        if not bool(moved.all()):
-            status = torch.where(moved, RUNNING, int(Outcome.STALLED))
-            status = torch.where((z.abs().amax(-1) > FAR) & ~moved, int(Outcome.UNBOUNDED), status)
-            if _kept(out, rows, z, status, it + 1):
-                return out
-            rows, z, f, scale = (t[moved] for t in (rows, z, f, scale))
-    return out
+        if it:
+            g, H = derivatives(z, rows)
+            error = _host(peak(g))
+        done, lost = error <= least, ~np.isfinite(error + f)
+        if it == max_iter or (open_ & (done | lost)).any():
+            left = int(Outcome.MAX_ITERATIONS) if it == max_iter else RUNNING
+            verdict = np.where(_far(z), int(Outcome.UNBOUNDED), left)
+            verdict = np.where(done, CONVERGED, np.where(lost, int(Outcome.NOT_FINITE), verdict))
+            status[live[open_]], iterations[live[open_]] = verdict[open_], it
+            open_ = open_ & (verdict == RUNNING)
+            if not open_.any():
+                break
+            if open_.sum() <= SHARE * len(live):
+                found = z.clone() if found is z0 else found.index_copy_(0, rows, z)
+                within = torch.from_numpy(open_.nonzero()[0]).to(z.device)
+                rows, z, g, H = (t.index_select(0, within) for t in (rows, z, g, H))
+                live, f, least, open_ = live[open_], f[open_], least[open_], open_[open_]
+        p = _direction(g, H, open_)
+        z, f, moved = _searched(value, rows, z, f, p, -_host((g * p).sum(-1)), open_)
+        if not moved[open_].all():
+            stuck = open_ & ~moved
+            ended = np.where(_far(z), int(Outcome.UNBOUNDED), int(Outcome.STALLED))
+            status[live[stuck]], iterations[live[stuck]] = ended[stuck], it + 1
+            open_ = open_ & moved
+            if not open_.any():
+                break
+    whole = len(live) == len(z0)
+    found = z if whole else found.index_copy_(0, rows, z)
+    verdicts = (torch.from_numpy(t).to(z.device) for t in (status, iterations))
+    return Minimum(found, *verdicts, (g, H) if whole else None)
 
 
-def _kept(out: Minimum, rows: Tensor, z: Tensor, status: Tensor, it: int) -> bool:
-    """Write down the rows that are settled; whether all are."""
-    settled = status != RUNNING
-    where = rows[settled]
-    out.z[where], out.status[where], out.iterations[where] = z[settled], status[settled], it
-    return bool(settled.all())
+def _host(t: Tensor) -> Host:
+    return t.detach().cpu().numpy()
 
 
-def _direction(g: Tensor, H: Tensor) -> Tensor:
-    """−H⁻¹ g; where H is not definite −|H|⁻¹ g, which goes down along every eigenvector (Dauphin et al. 2014)."""
+def _far(z: Tensor) -> Host:
+    return _host(peak(z)) > FAR
+
+
+def _direction(g: Tensor, H: Tensor, open_: Host) -> Tensor:
+    """H⁻¹ g; where H is not definite |H|⁻¹ g, which goes up along every eigenvector (Dauphin et al. 2014)."""
     if H.shape[-1] == 1:
         h = H.squeeze(-1).abs()
-        return -g / torch.where(h > 0, h, 1.0)
+        return g / torch.where(h > 0, h, 1.0)
     L, info = torch.linalg.cholesky_ex(H)
-    bad = info > 0
-    d = -torch.cholesky_solve(g.unsqueeze(-1), L).squeeze(-1)
-    if bool(bad.any()):
-        values, V = torch.linalg.eigh(H[bad].nan_to_num(0.0, 0.0, 0.0))
+    p = torch.cholesky_solve(g.unsqueeze(-1), L).squeeze(-1)
+    bad = (_host(info) > 0) & open_
+    if bad.any():
+        where = torch.from_numpy(bad).to(H.device)
+        values, V = torch.linalg.eigh(H[where].nan_to_num(0.0, 0.0, 0.0))
         size = values.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(H.dtype).tiny)
-        down = (V.mT @ g[bad].unsqueeze(-1)).squeeze(-1) / torch.maximum(values.abs(), LEAST * size)
-        d[bad] = -(V @ down.unsqueeze(-1)).squeeze(-1)
-    return d
+        up = (V.mT @ g[where].unsqueeze(-1)).squeeze(-1) / torch.maximum(values.abs(), LEAST * size)
+        p[where] = (V @ up.unsqueeze(-1)).squeeze(-1)
+    return p
 
 
 def _searched(
-    value: Callable[[Tensor, Tensor], Tensor], rows: Tensor, z: Tensor, f: Tensor, d: Tensor, slope: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The point, its value, and whether it moved."""
-    room = 1e-12 * (1 + f.abs())
-    trial = z + d
-    new = value(trial, rows)
-    good = new <= f + 1e-4 * slope.clamp(max=0) + room  # false for NaN
-    if bool(good.all()):
-        return trial, new, good
-    alpha = torch.ones_like(slope)
-    z_out, f_out = torch.where(good.unsqueeze(-1), trial, z), torch.where(good, new, f)
-    moved = good
-    for _ in range(HALVINGS):
-        alpha = alpha / 2
-        trial = z + alpha.unsqueeze(-1) * d
-        new = value(trial, rows)
-        good = ~moved & (new <= f + 1e-4 * alpha * slope.clamp(max=0) + room)
-        z_out, f_out = torch.where(good.unsqueeze(-1), trial, z_out), torch.where(good, new, f_out)
-        moved = moved | good
-        if bool(moved.all()):
+    value: Callable[[Tensor, Tensor], Tensor], rows: Tensor, z: Tensor, f: Host, p: Tensor, slope: Host, open_: Host
+) -> tuple[Tensor, Host, Host]:
+    """The point against p, its value, and which of the open samples moved."""
+    room, fall = f + 1e-12 * (1 + np.abs(f)), 1e-4 * np.minimum(slope, 0.0)
+    moved, waiting, found, at = np.zeros_like(open_), open_, f, z
+    for k in range(HALVINGS + 1):
+        alpha = 0.5**k
+        trial = torch.sub(z, p, alpha=alpha)
+        new = _host(value(trial, rows))
+        good = waiting & (new <= room + alpha * fall)  # false for NaN
+        if good.all():
+            return trial, new, good
+        at = torch.where(torch.from_numpy(good).to(z.device).unsqueeze(-1), trial, at)
+        found, moved, waiting = np.where(good, new, found), moved | good, waiting & ~good
+        if not waiting.any():
             break
-    return z_out, f_out, moved
+    return at, found, moved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -55,13 +56,14 @@ class SmoothProblem:
 
 
 class Found(NamedTuple):
-    """z (B, n), ν (B, p), λ (B, m), status and iterations (B,)."""
+    """z (B, n), ν (B, p), λ (B, m), status and iterations (B,); `last`: ∇f and ∇²f at z, where they are at hand."""
 
     z: Tensor
     nu: Tensor
     lam: Tensor
     status: Tensor
     iterations: Tensor
+    last: tuple[Tensor, Tensor] | None = None
 
 
 class _State(NamedTuple):
@@ -96,9 +98,9 @@ class Smooth:
         """A minimiser for every row of z0 (B, n)."""
         tol = 1e-10 if self.tol is None else self.tol
         rows = torch.arange(z0.shape[0], device=z0.device)
-        z, at = _defined(problem, z0, rows)
+        z, at, D = _defined(problem, z0, rows)
         if not at.e.shape[-1] and not at.g.shape[-1]:
-            return _free(problem, z, at, tol, self.max_iter)
+            return _free(problem, z, at, D, tol, self.max_iter)
         s = torch.where(at.g < -1e-2, -at.g, torch.ones_like(at.g))
         mu = torch.full_like(z[:, :1], 0.1 if s.shape[-1] else 0.0)
         state = _State(z, torch.zeros_like(at.e), mu / s if s.shape[-1] else s, s, mu)
@@ -122,7 +124,7 @@ class Smooth:
             status = torch.where(stuck, int(Outcome.STALLED), status)
             done = status != RUNNING
             if bool(done.any()):
-                for t, value in zip(out, (state.z, state.nu, state.lam, status), strict=False):
+                for t, value in zip(out[:4], (state.z, state.nu, state.lam, status), strict=True):
                     t[rows[done]] = value[done]
                 out.iterations[rows[done]] = it
                 left = ~done
@@ -145,36 +147,41 @@ class Smooth:
         return mu
 
 
-def _free(problem: SmoothProblem, z: Tensor, at: Values, tol: float, max_iter: int) -> Found:
+def _free(problem: SmoothProblem, z: Tensor, at: Values, D: Derivatives, tol: float, max_iter: int) -> Found:
     """Without constraints there is less to do in an iteration."""
-    none = at.e
 
     def derivatives(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        D = problem.derivatives(z, none[: len(z)], none[: len(z)], rows)
+        D = problem.derivatives(z, z[:, :0], z[:, :0], rows)
         return D.f, D.H
 
-    found = minimise(lambda z, rows: problem.values(z, rows).f, derivatives, z, tol, max_iter)
-    return Found(found.z, at.e, at.g, found.status, found.iterations)
+    first = at.f, D.f, D.H
+    found = minimise(lambda z, rows: problem.values(z, rows).f, derivatives, z, first, tol, max_iter)
+    return Found(found.z, at.e, at.g, found.status, found.iterations, found.last)
 
 
-def _defined(problem: SmoothProblem, z0: Tensor, rows: Tensor) -> tuple[Tensor, Values]:
-    """A start where everything is finite, the derivatives too."""
+def _defined(problem: SmoothProblem, z0: Tensor, rows: Tensor) -> tuple[Tensor, Values, Derivatives]:
+    """A start where everything is finite, the derivatives too, and these."""
 
-    def usable(z: Tensor, at: Values) -> Tensor:
-        D = problem.derivatives(z, torch.zeros_like(at.e), torch.ones_like(at.g), rows)
+    def at(z: Tensor) -> tuple[Values, Derivatives]:
+        found = problem.values(z, rows)
+        return found, problem.derivatives(z, torch.zeros_like(found.e), torch.ones_like(found.g), rows)
+
+    def usable(at: Values, D: Derivatives) -> Tensor:
         good = at.finite & D.f.isfinite().all(-1) & D.H.isfinite().flatten(-2).all(-1)
         # an equality that is broken and has no gradient is no constraint to a linearisation: ‖z‖² = 1 at zero
         return good & ((D.e.abs().amax(-1) > FLAT) | (at.e.abs() <= FLAT)).all(-1) if D.e.shape[-2] else good
 
-    z, at = z0, problem.values(z0, rows)
-    good = usable(z, at)
+    z, (values, D) = z0, at(z0)
+    if not values.e.shape[-1] and all(math.isfinite(t.sum().item()) for t in (values.f, values.g, D.f, D.H)):
+        return z, values, D  # a sum may overflow: then look closely
+    good = usable(values, D)
     for start in STARTS:
         if bool(good.all()):
             break
         z = torch.where(good.unsqueeze(-1), z, start)
-        at = problem.values(z, rows)
-        good = usable(z, at)
-    return z, at
+        values, D = at(z)
+        good = usable(values, D)
+    return z, values, D
 
 
 def _errors(state: _State, at: Values, D: Derivatives, pull: Tensor) -> tuple[Tensor, Tensor]:
