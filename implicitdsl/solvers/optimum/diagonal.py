@@ -157,7 +157,7 @@ class _Here:
         k, p = problem.d.shape[-1], problem.equalities
         slope, self.curvature = problem.entries(x, rows)
         self.dual = plus(slope, y[:, :k] if problem.bounded else y, problem.C)
-        self.above = self.below = plus(problem.d, x, problem.C.mT, of_c=-1)  # C x − d without slacks, and with them
+        self.above = self.below = plus(problem.d, x, problem.C.mT, of_b=-1)  # C x − d without slacks, and with them
         if s.shape[-1]:
             self.below = self.above.clone()
             self.below[:, p:].add_(s)

@@ -157,11 +157,15 @@ def _row_times(x: Tensor, M: Tensor) -> Tensor:
     return torch.matmul(x.unsqueeze(-2), M).squeeze(-2)
 
 
-def plus(c: Tensor, x: Tensor, M: Tensor, of_c: float = 1.0, of_x: float = 1.0) -> Tensor:
-    """of_c c + of_x xᵀM for c (B, n), x (B, m) and M (m, n) or (B, m, n): one operator where M is shared."""
-    if M.ndim == 2:
-        return torch.addmm(c, x, M, beta=of_c, alpha=of_x)
-    return torch.baddbmm(c.unsqueeze(-2), x.unsqueeze(-2), M, beta=of_c, alpha=of_x).squeeze(-2)
+def plus(b: Tensor, x: Tensor, M: Tensor, of_b: float = 1.0, of_x: float = 1.0) -> Tensor:
+    """of_b b + of_x xᵀM for b (n,) or (B, n), x (B, m), M (m, n) or (B, m, n): one operator, if B is one number."""
+    rows = x.shape[0]
+    if b.ndim == 1 or b.shape[0] == rows:
+        if M.ndim == 2:
+            return torch.addmm(b, x, M, beta=of_b, alpha=of_x)
+        if M.shape[0] == rows:
+            return torch.baddbmm(b.unsqueeze(-2), x.unsqueeze(-2), M, beta=of_b, alpha=of_x).squeeze(-2)
+    return of_b * b + of_x * times_transposed(M, x)
 
 
 def cholesky_times(L: Tensor, b: Tensor) -> Tensor:
