@@ -110,7 +110,6 @@ class _Plain(torch.autograd.Function):
             return (None,) * 6
         z, y, *rest = ctx.saved_tensors
         gz = torch.zeros_like(z) if gz is None else gz
-        gy = torch.zeros_like(y) if gy is None else gy
         return None, None, *_pulled(ctx.spec, ctx.factor, ctx.needs_input_grad[2:], ctx.whole, gz, gy, z, y, *rest)
 
 
@@ -120,7 +119,7 @@ def _pulled(
     needed: Sequence[bool],
     whole: bool,
     gz: Tensor,
-    gy: Tensor,
+    gy: Tensor | None,
     z: Tensor,
     y: Tensor,
     active: Tensor,
@@ -130,7 +129,10 @@ def _pulled(
     C: Tensor,
     d: Tensor,
 ) -> list[Tensor | None]:
-    """Cotangents of P, q, C and d. `whole`: all samples are known to be solved."""
+    """Cotangents of P, q, C and d. `whole`: all samples are known to be solved; `gy` None: zero."""
+    if whole and isinstance(factor, Kept) and not torch.is_grad_enabled():
+        return _cotangents(needed, (P, q, C, d), z, y, *factor.solve(gz, gy), None, spec)
+    gy = torch.zeros_like(y) if gy is None else gy
     good = None if whole else status == CONVERGED
     if good is not None and bool(good.all()):
         good = None
@@ -166,15 +168,16 @@ def _cotangents(
     """Those of P, q, C and d; summed over the batch where an input is shared."""
     P, q, C, d = inputs
     found: list[Tensor | None] = [None] * 4
+    u, row = -u, z.unsqueeze(-2)
     if P is not None and needed[0]:
-        found[0] = -(u.mT @ z) if P.ndim == 2 else (-u).unsqueeze(-1) * z.unsqueeze(-2)
+        found[0] = u.mT @ z if P.ndim == 2 else u.unsqueeze(-1) * row
     if needed[1]:
-        found[1] = -u if q.ndim == 2 else -u.sum(0)
+        found[1] = u if q.ndim == 2 else u.sum(0)
     if needed[2]:
         if C.ndim == 2:
-            found[2] = -(y.mT @ u + v.mT @ z)
+            found[2] = y.mT @ u - v.mT @ z
         else:
-            found[2] = torch.addcmul((-y).unsqueeze(-1) * u.unsqueeze(-2), v.unsqueeze(-1), z.unsqueeze(-2), value=-1)
+            found[2] = torch.addcmul(y.unsqueeze(-1) * u.unsqueeze(-2), v.unsqueeze(-1), row, value=-1)
     if needed[3]:
         found[3] = v if d.ndim == 2 else v.sum(0)
     if good is not None and spec.failures.policy == "nan" and spec.failures.marks:

@@ -124,7 +124,9 @@ class OptimumBlock:
 def shaped(flat: Tensor, shape: tuple[int, ...], shared: bool, kind: torch.dtype) -> Tensor:
     """Rows of numbers as values of a shape; `shared`: one for the whole batch."""
     value = flat.to(kind)
-    return value[0].reshape(shape) if shared else value.reshape(-1, *shape)
+    if shared:
+        return value[0].reshape(shape)
+    return value if value.shape[1:] == shape else value.reshape(-1, *shape)
 
 
 def named_parts(
@@ -135,7 +137,8 @@ def named_parts(
     at = 0
     for name, shape in names:
         count = math.prod(shape)
-        found[name] = shaped(flat[:, at : at + count], shape, shared, kind)
+        part = flat if count == flat.shape[-1] else flat[:, at : at + count]
+        found[name] = shaped(part, shape, shared, kind)
         at += count
     return found
 

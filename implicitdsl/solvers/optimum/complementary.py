@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ PASSES = ((12, 1e-3), (30, 1e-8))
 """Iterations and accuracy of the interior points that other starts come from."""
 LOSS = 1e-12
 """A slack that counts as zero, relative to 1 + ‖r‖."""
+
+
+Host = np.ndarray[Any, Any]
 
 
 class Complement(NamedTuple):
@@ -68,59 +71,77 @@ def _descent(S: Tensor, r: Tensor) -> Tensor:
     return torch.addcmul(r, step, torch.addcmul(Sp, diagonal, p, value=-1), value=-1) < 0
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _exchanged(S: Tensor, r: Tensor, active: Tensor) -> tuple[Complement, int]:
     """The solutions, begun with these rows, and how many samples have none.
 
     What concerns whole samples is kept by the host, which has to know it anyway, and whose operators cost less. Vectors
-    are columns, as the operators want them.
+    are columns, as the operators want them. Small systems are solved with walls: there (S + walls) y = −r says that the
+    slack of a free row is −wall · y, so that one comparison of y finds the next active set.
     """
     rows, m = r.shape
     small = m < GATHERED
     r = r.unsqueeze(-1)
-    s, right, free, walls = S, -r, ~active.unsqueeze(-1), Walls.of(S, rows) if small else None
-    floor = torch.add(r, r.abs().amax(-2, keepdim=True).add_(1), alpha=LOSS) if m else r
+    right, free = -r, ~active.unsqueeze(-1)
+    room = r.abs().amax(-2, keepdim=True).add_(1).mul_(LOSS) if m else r
+    walls = Walls.of(S, rows) if small else None
+    s, floor = S, r + room if walls is None else room.div_(walls.height)
     found: tuple[Tensor, ...] = ()
     F, last, index, live, fewest, round_ = None, None, None, None, None, 0
-    taken = np.ones(rows, dtype=np.int64)
+    taken, out, held = np.zeros(rows, dtype=np.int64), _host(free), _host(free)
     while True:
         round_ += 1
         if walls is None:
             last = factor(s, ~free.squeeze(-1))
             y = last.near(right)
+            value = torch.where(free, _slack(s, y, floor), y)
+            after = (value <= 0) ^ free
         else:
             F = walls.factor(free)
-            y = torch.cholesky_solve(right, F)
-        value = torch.where(free, _slack(s, y, floor), y)
-        wrong = value <= 0
-        many = wrong.cpu().numpy().sum((1, 2))
+            y = value = torch.cholesky_solve(right, F)
+            after = y <= floor
+        wrong = _host(after) ^ held
+        many = wrong.sum((1, 2))
         open_ = many.nonzero()[0]
         left = len(open_)
         cheap = small or left <= max(1, rows // FEW)
         if not left or round_ >= (LONG_ROUNDS if cheap else ROUNDS):
             break
         ids = open_ if live is None else live[open_]
-        taken[ids] = round_ + 1
+        taken[ids], free = round_, after
         if fewest is not None:
-            tired = (many >= fewest) & (many > 1)
-            if round_ > PATIENCE and tired.any():
-                wrong = wrong & _worst(s, value, free, torch.from_numpy(tired).to(r.device))
+            tired = ((many >= fewest) & (many > 1)).nonzero()[0]
+            if round_ > PATIENCE and len(tired):
+                which = tired if live is None else live[tired]
+                size = _host(value)[tired]
+                if walls is not None:
+                    size = np.where(held[tired], -walls.height * size, size)
+                wrong[tired] &= _worst(S, which, size, held[tired])
+                free = torch.from_numpy(held ^ wrong).to(r.device)
             many = np.minimum(fewest, many)
-        fewest, free = many, free ^ wrong
+        fewest, held = many, held ^ wrong
         if left <= SHARE * len(many) and len(many) * m * m > WORK:
-            found = _written(found, index, (y, free) if F is None else (y, free, F))
-            live, fewest = ids, fewest[open_]
+            found = _written(found, index, (y,) if F is None else (y, F))
+            out = _placed(out, live, held)
+            live, fewest, held = ids, fewest[open_], held[open_]
             index, within = (torch.from_numpy(t).to(r.device) for t in (live, open_))
             right, floor, free = (t.index_select(0, within) for t in (right, floor, free))
             s = s if s.ndim == 2 else s.index_select(0, within)
-            walls = Walls.of(s, left) if small else None
+            walls = None if walls is None else walls.select(within)
+    taken += 1
     taken[open_ if live is None else live[open_]] = 0
-    y, free, *factors = _written(found, index, (y, free) if F is None else (y, free, F))
-    y, act = y.masked_fill(free, 0.0).squeeze(-1), ~free.squeeze(-1)
+    y, *factors = _written(found, index, (y,) if F is None else (y, F))
+    free = torch.from_numpy(_placed(out, live, held)).to(r.device)
+    y, act = y.masked_fill_(free, 0.0).squeeze(-1), ~free.squeeze(-1)
     if factors:
         last = Active(factors[0], None, act)
     elif index is not None:
         last = None
     return Complement(y, act, torch.from_numpy(taken).to(r.device), last), left
+
+
+def _host(t: Tensor) -> Host:
+    return t.detach().cpu().numpy()
 
 
 def _slack(S: Tensor, y: Tensor, floor: Tensor) -> Tensor:
@@ -132,11 +153,13 @@ def _slack(S: Tensor, y: Tensor, floor: Tensor) -> Tensor:
     return torch.baddbmm(floor.mT, y.mT, S).mT  # as rows it takes half the time
 
 
-def _worst(s: Tensor, value: Tensor, free: Tensor, tired: Tensor) -> Tensor:
-    """The rows that are as wrong as nearly the worst, and all of samples that are not `tired`; (B, m, 1)."""
-    unit = s.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(s.dtype).tiny).sqrt().unsqueeze(-1)
-    size = torch.where(free, value / unit, value * unit)
-    return (size <= LARGE * size.amin(-2, keepdim=True)) | ~tired[:, None, None]
+def _worst(S: Tensor, samples: Host, value: Host, free: Host) -> Host:
+    """Of some samples, the rows whose multipliers, or slacks where they are `free`, are nearly the worst, (k, m, 1)."""
+    diagonal = _host(S.diagonal(dim1=-2, dim2=-1))
+    diagonal = diagonal if S.ndim == 2 else diagonal[samples]
+    unit = np.sqrt(np.maximum(diagonal, np.finfo(diagonal.dtype).tiny))[..., None]
+    size = np.where(free, value / unit, value * unit)
+    return size <= LARGE * size.min(-2, keepdims=True)
 
 
 def _written(found: tuple[Tensor, ...], live: Tensor | None, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -144,6 +167,14 @@ def _written(found: tuple[Tensor, ...], live: Tensor | None, values: tuple[Tenso
     if live is None:
         return values
     return tuple(t.index_copy_(0, live, value) for t, value in zip(found, values, strict=True))
+
+
+def _placed(found: Host, live: Host | None, values: Host) -> Host:
+    """The same on the host."""
+    if live is None:
+        return values
+    found[live] = values
+    return found
 
 
 def _interior(S: Tensor, r: Tensor, iterations: int, accuracy: float) -> Tensor:

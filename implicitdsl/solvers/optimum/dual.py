@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .quadratic import Quadratic, times, times_transposed
+from .quadratic import Quadratic, plus, times_transposed
 
 DISTINCT = 1e-6
 """The least pivot of a Cholesky factor, relative to the largest, of a matrix that counts as definite."""
@@ -64,29 +64,34 @@ class Dual(NamedTuple):
     W: Tensor | None
     V: Tensor | None
 
-    def reduced(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(half, t, r) of P u + Cᵀ v = f, C u = g: v of the inequalities has S v = r on the active rows."""
+    def reduced(self, f: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(half, t, r) of P u + Cᵀ v = f, C u = g (None: 0): v of the inequalities has S v = r on the active rows."""
         k = self.problem.equalities
-        t = g[..., :k]
+        if g is None and k:
+            g = f.new_zeros(f.shape[0], self.problem.C.shape[-2])
+        t = f[..., :0] if g is None else g[..., :k]
         if self.rho is not None:
             f = f + self.rho * times_transposed(self.problem.C[..., :k, :], t)
-        half, r = self.root.lower(f), g[..., k:]
-        some = r.shape[-1] > 0
-        if some:
-            r = times_transposed(self.Z, half) - r
+        half = self.root.lower(f)
+        some = self.Z.shape[-1] > 0
+        if g is None:
+            r = times_transposed(self.Z, half)
+        else:
+            r = plus(g[..., k:], half, self.Z, of_b=-1.0) if some else g[..., k:]
         if self.E is not None and self.V is not None:
             t = _triangular(self.E, t, upper=False)
-            r = r + times_transposed(self.V, t) if some else r
+            r = plus(r, t, self.V) if some else r
         return half, t, r
 
     def expanded(self, half: Tensor, t: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """(u, v) of all rows from v of the inequalities."""
-        x = half - times(self.Y, v) if v.shape[-1] else half
+        x = plus(half, v, self.Y.mT, of_x=-1.0) if v.shape[-1] else half
         if self.E is None or self.W is None:
             return self.root.upper(x), v
-        along = times(self.W, x) - t
+        along = plus(t, x, self.W.mT, of_b=-1.0)
         nu = _triangular(self.E.mT, along, upper=True)
-        return self.root.upper(x - times_transposed(self.W, along)), torch.cat([nu, v], -1) if v.shape[-1] else nu
+        rest = plus(x, along, self.W, of_x=-1.0)
+        return self.root.upper(rest), torch.cat([nu, v], -1) if v.shape[-1] else nu
 
 
 class Active(NamedTuple):
@@ -128,8 +133,8 @@ class Kept(NamedTuple):
     rows: Tensor | None
     active: Active | None
 
-    def solve(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """(u, v) with P u + Cᵀ v = f and C u = g on the active rows, v = 0 elsewhere."""
+    def solve(self, f: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(u, v) with P u + Cᵀ v = f and C u = g (None: zero) on the active rows, v = 0 elsewhere."""
         half, t, r = self.dual.reduced(f, g)
         if self.rows is not None:
             r = (self.active or factor(self.dual.S, self.rows)).solve(r)
@@ -172,25 +177,36 @@ def dual_of(problem: Quadratic) -> Dual | None:
 
 
 class Walls(NamedTuple):
-    """S (B, m, m) with room for walls on its diagonal, which is that of S else: a factor for one active set after the
-    other.
+    """S (B, m, m) with room for walls of some height on its diagonal, which is that of S else: a factor for one active
+    set after the other.
     """
 
     K: Tensor
     own: Tensor
     diagonal: Tensor
+    height: float
 
     @staticmethod
     def of(S: Tensor, rows: int) -> Walls:
         """For `rows` samples of S (m, m) or (B, m, m)."""
-        m = S.shape[-1]
+        m, height = S.shape[-1], torch.finfo(S.dtype).max ** WALL
         K = S.expand(rows, m, m).clone()
-        return Walls(K, *(t.diagonal(dim1=-2, dim2=-1).unsqueeze(-1) for t in (S, K)))
+        return Walls(K, _column(S), _column(K), height)
+
+    def select(self, index: Tensor) -> Walls:
+        """The samples at `index`, of a matrix for each."""
+        K, own = self.K.index_select(0, index), self.own
+        return Walls(K, own if own.ndim == 2 else own.index_select(0, index), _column(K), self.height)
 
     def factor(self, free: Tensor) -> Tensor:
         """The Cholesky factors on the rows that are not `free` (B, m, 1). Cost m³/3 a sample."""
-        torch.add(self.own, free, alpha=torch.finfo(self.K.dtype).max ** WALL, out=self.diagonal)
+        torch.add(self.own, free, alpha=self.height, out=self.diagonal)
         return _regular(self.K, free)
+
+
+def _column(S: Tensor) -> Tensor:
+    """The diagonal."""
+    return S.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
 
 
 def factor(S: Tensor, active: Tensor) -> Active:
@@ -230,8 +246,8 @@ def _root(P: Tensor) -> Root | None:
 def _cholesky(M: Tensor) -> Tensor | None:
     """The factor of a safely definite matrix, or of a batch of them."""
     L, info = torch.linalg.cholesky_ex(M)
-    least, most = L.diagonal(dim1=-2, dim2=-1).aminmax(dim=-1)
-    return L if bool(((least > DISTINCT * most) & (info == 0)).all()) else None
+    least, most = (t.cpu().numpy() for t in L.diagonal(dim1=-2, dim2=-1).aminmax(dim=-1))
+    return L if (least > DISTINCT * most).all() and not info.count_nonzero().item() else None
 
 
 def _triangular(L: Tensor, b: Tensor, upper: bool) -> Tensor:

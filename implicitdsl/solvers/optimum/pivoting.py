@@ -10,7 +10,7 @@ from ...ground.outcomes import Outcome
 from .complementary import complement
 from .dual import Dual, Kept, dual_of
 from .interior_point import InteriorPoint
-from .quadratic import Optimum, Quadratic, residual
+from .quadratic import Optimum, Quadratic, met
 
 CONVERGED = int(Outcome.CONVERGED)
 
@@ -59,10 +59,10 @@ def _pivoted(problem: Quadratic, dual: Dual, tol: float) -> Optimum:
     y, active, rounds, last = complement(dual.S, -r, hard=r.shape[-1] > HARD * (q.shape[-1] - k))
     z, multipliers = dual.expanded(half, t, y)
     whole = torch.cat([torch.ones_like(multipliers[:, :k], dtype=torch.bool), active], -1) if k else active
-    Cz = problem.apply_C(z)
-    error = residual(problem, z, multipliers, Cz)
-    good = (error <= tol) & (rounds > 0)
-    every = bool(good.all())
-    status = torch.full_like(rounds, CONVERGED) if every else torch.where(good, CONVERGED, int(Outcome.STALLED))
+    error, every = met(problem, z, multipliers, tol)
+    every = every and bool(rounds.cpu().numpy().all())
+    status = torch.full_like(rounds, CONVERGED)
+    if not every:
+        status = torch.where((error <= tol) & (rounds > 0), CONVERGED, int(Outcome.STALLED))
     kept = Kept(dual, active, last)
     return Optimum(z, multipliers, whole, status, rounds.clamp_(min=1), error, kept, status if every else None)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...ground.outcomes import Outcome
 from .dual import Kept, dual_of
-from .quadratic import Convex, Optimum, Quadratic, certified, residual
+from .quadratic import Convex, Optimum, Quadratic, certified, met, residual
 from .reduced import Reduced, reduce
 
 CONVERGED = int(Outcome.CONVERGED)
@@ -90,8 +90,8 @@ def _regular(problem: Quadratic, rows: int) -> tuple[Optimum, Kept] | None:
     kept = Kept(dual, None, None)
     q, d = (t.expand(rows, t.shape[-1]) for t in (problem.q, problem.d))
     z, y = kept.solve(-q, d)
-    error = residual(problem, z, y)
-    if not bool((error <= EXACT * ROOM).all()):
+    error, exact = met(problem, z, y, EXACT * ROOM)
+    if not exact:
         return None
     status = torch.full_like(error, CONVERGED, dtype=torch.int64)
     active = torch.ones_like(y, dtype=torch.bool)

@@ -119,8 +119,8 @@ class Optimum(NamedTuple):
     """What a solver hands back, one entry a sample.
 
     z (B, n); y (B, m); active (B, m) bool, the rows that hold with equality; status (`Outcome`), iterations, residual
-    (the largest violation of the optimality conditions, relative to their terms); factor: a `Reduced` of the active
-    rows, where the solver has one. `whole` is `status` itself where all of it is known to be CONVERGED.
+    (the largest violation of the optimality conditions, relative to their terms; see `met`); factor: a `Reduced` of the
+    active rows, where the solver has one. `whole` is `status` itself where all of it is known to be CONVERGED.
     """
 
     z: Tensor
@@ -205,6 +205,23 @@ def residual(problem: Convex, z: Tensor, y: Tensor, Cz: Tensor | None = None) ->
             worst, peak(torch.minimum(dual[:, k:], slack[:, k:]) if k else torch.minimum(dual, slack))
         )
     return worst
+
+
+def met(problem: Quadratic, z: Tensor, y: Tensor, tol: float) -> tuple[Tensor, bool]:
+    """The `residual`, or where all of its numerators are at most tol these, which are no smaller, (B,); and whether all
+    of it is at most tol."""
+    k, m = problem.equalities, y.shape[-1]
+    slope = problem.q.expand_as(z) if problem.P is None else plus(problem.q, z, problem.P)
+    parts = [plus(slope, y, problem.C) if m else slope]
+    if m:
+        slack = plus(problem.d, z, problem.C.mT, of_x=-1.0)
+        parts += [slack[:, :k]] if k else []
+        parts += [torch.minimum(y[:, k:], slack[:, k:]) if k else torch.minimum(y, slack)] if k < m else []
+    worst = (torch.cat(parts, -1) if m else parts[0]).abs().amax(-1)
+    if bool((worst.detach().cpu().numpy() <= tol).all()):
+        return worst, True
+    worst = residual(problem, z, y)
+    return worst, bool((worst <= tol).all())
 
 
 def weakly_active(problem: Convex, z: Tensor, y: Tensor, Cz: Tensor | None = None, tol: float = 1e-7) -> Tensor:
