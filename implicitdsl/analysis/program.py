@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from implicitdsl.ground.source import Span
 from implicitdsl.ir import build
 from implicitdsl.ir.model import Block, Equation, SetInfo
@@ -80,7 +82,8 @@ def of_set(e: Expr, s: SetInfo, span: Span, label: str | None = None) -> list[Co
             return [made(BELOW, build.neg(e))]
         case "open" | "closed":
             lo, hi = s.args
-            return [made(BELOW, build.sub(num(lo), e)), made(BELOW, build.sub(e, num(hi)))]
+            below = [made(BELOW, build.sub(num(lo), e))] if math.isfinite(lo) else []
+            return below + ([made(BELOW, build.sub(e, num(hi)))] if math.isfinite(hi) else [])
         case "simplex":
             return [made(BELOW, build.neg(e)), made(EQUAL, build.sub(build.total(e), num(1.0)))]
         case "ball":

@@ -65,6 +65,9 @@ _VALUES: dict[str, Callable[[float], float]] = {
     "erf": math.erf,
 }
 
+_ZEROS = {"log": 1.0, "tanh": 0.0, "erf": 0.0}
+"""Where increasing functions vanish: on either side their sign is certain, whatever rounding says of their values."""
+
 
 def of(e: Expr, b: Bounds) -> Interval:
     """The range of e's entries; `Interval()` where nothing is known."""
@@ -189,4 +192,8 @@ def _call(e: Expr, b: Bounds) -> Interval:
         lo = -math.inf if inner[0].lo == -math.inf else value(inner[0].lo)
         hi = math.inf if inner[0].hi == math.inf else value(inner[0].hi)
         result = result.meet(iv.widen(Interval(lo, hi)))
+    if e.name in _ZEROS and inner[0].lo >= _ZEROS[e.name]:
+        result = result.meet(NONNEGATIVE)
+    if e.name in _ZEROS and inner[0].hi <= _ZEROS[e.name]:
+        result = result.meet(iv.neg(NONNEGATIVE))
     return result

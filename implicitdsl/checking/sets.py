@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from implicitdsl.ground.records import dataclass
 from implicitdsl.ground.source import Span
 from implicitdsl.ir.dims import Dim, Shape
@@ -80,6 +82,8 @@ class SetReader:
                 self.report.add("IMP107", f"the interval from {lo:g} to {hi:g} is empty", expr.span)
                 return None
             text = f"[{lo:g}, {hi:g}]" if expr.closed else f"({lo:g}, {hi:g})"
+            if hi == math.inf and lo in (0.0, -math.inf):  # a set with a name
+                return SetInfo("R" if lo else "nonneg" if expr.closed else "positive", (), (), text)
             return SetInfo("closed" if expr.closed else "open", (lo, hi), (), text)
         return self._named(expr)
 

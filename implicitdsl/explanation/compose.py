@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from implicitdsl.analysis.evolution import Evolution
+from implicitdsl.analysis.separable import Separable
 from implicitdsl.ground.facts import Fact, Interval, Smoothness
 from implicitdsl.ir.dims import Dim, size_of
 from implicitdsl.ir.function import Functions
@@ -185,6 +186,8 @@ def _value(value: object) -> str:
         return f"[{value.lo:g}, {value.hi:g}]"
     if isinstance(value, Smoothness):
         return value.name.lower()
+    if isinstance(value, Separable):  # its parts are what the proof is about
+        return "yes"
     if isinstance(value, tuple):
         if any(isinstance(v, tuple) for v in value):  # places of states, which the proof names
             return "yes"

@@ -148,7 +148,7 @@ class Lines:
         close = _CLOSING[opened.type]
         help_text = f"write `{_SHOWN[close]}`"
         if self.out[self.out.index(opened) - 1].type == "IN":
-            help_text = "half-open intervals are not sets here; write `[a, b]` or `(a, b)`"
+            help_text = "half-open intervals are not sets here; write `[a, b]` or `(a, b)`, also `[0, inf]`"
         label = Label(opened.span, f"`{opened.text}` opened here")
         self._report("IMP003", f"`{opened.text}` is closed by `{t.text}`", t, label, help_text=help_text)
         self.out.append(t._replace(type=close))

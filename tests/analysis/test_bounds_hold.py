@@ -165,3 +165,11 @@ def test_samples_lie_in_their_sets() -> None:
         assert float(torch.linalg.matrix_norm(values[W.node], 2)) <= 0.9 * TOLERANCE
         assert float(values[p.node].sum()) == 1.0 or abs(float(values[p.node].sum()) - 1.0) < 1e-12
         assert 0.2 <= float(values[a.node]) <= 0.8 + 1e-12
+
+
+def test_signs_are_certain_where_a_function_vanishes() -> None:
+    bounds = Bounds(context(MODEL, TABLE))
+    one_more = build.add(k.node, build.num(1.0))
+    assert bounds.range(build.call("log", (one_more,), ())).lo == 0.0
+    assert bounds.range(build.call("tanh", (k.node,), ())).lo == 0.0
+    assert bounds.range(build.call("erf", (build.neg(k.node),), ())).hi == 0.0

@@ -30,6 +30,7 @@ from hand_built import (
 )
 from matplotlib.mathtext import MathTextParser
 
+import implicitdsl as imp
 from implicitdsl.explanation import FORMATS, explain
 from implicitdsl.ground.facts import Interval
 from implicitdsl.ir import build
@@ -250,6 +251,12 @@ def test_text_needs_no_sympy() -> None:
     code = "import sys, implicitdsl.explanation; print('sympy' in sys.modules or 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
+
+
+def test_a_separable_program_is_told_by_what_it_means() -> None:
+    text = imp.compile("given y in R^n\nargmin_{x in [0, 1]^n} ||x - y||^2").explain()
+    assert "separable: yes" in text
+    assert "Separable(" not in text
 
 
 def test_brackets_are_shown_as_intervals() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from implicitdsl.lowering.sets import NAMES, Parametrization, make
@@ -17,6 +19,10 @@ CASES: dict[str, tuple[str, tuple[int, ...], tuple[float, ...]]] = {
     "[0, 1]": ("closed", (3, 4), (0.0, 1.0)),
     "[-3, 0.1]": ("closed", (4,), (-3.0, 0.1)),
     "[-3, -1]": ("closed", (), (-3.0, -1.0)),
+    "(-2, inf)": ("open", (3, 4), (-2.0, math.inf)),
+    "(-inf, 0.1)": ("open", (), (-math.inf, 0.1)),
+    "[3, inf]": ("closed", (4,), (3.0, math.inf)),
+    "[-inf, 1]": ("closed", (3, 4), (-math.inf, 1.0)),
     "simplex": ("simplex", (5,), ()),
     "simplex^2": ("simplex", (2, 5), ()),
     "ball": ("ball", (4,), (1.5,)),

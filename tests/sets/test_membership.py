@@ -118,6 +118,10 @@ OUTSIDE = [
     ("open", [0.0, 0.5], (0.0, 1.0)),
     ("open", [0.1, 0.05], (0.0, 0.1)),
     ("closed", [0.5, 1.001], (0.0, 1.0)),
+    ("open", [0.1, 0.5], (0.1, math.inf)),
+    ("open", [-3.0, 0.2], (-math.inf, 0.1)),
+    ("closed", [0.5, -1.001], (-1.0, math.inf)),
+    ("closed", [0.5, -5.0], (-math.inf, 0.4999)),
     ("simplex", [0.5, 0.501], ()),
     ("simplex", [1.5, -0.5], ()),
     ("ball", [0.8, 0.601], (1.0,)),
@@ -136,6 +140,8 @@ OUTSIDE = [
 BOUNDARY = [
     ("nonneg", [0.0, 2.0], ()),
     ("closed", [-0.1, 0.3], (-0.1, 0.3)),
+    ("closed", [-0.1, 2.0], (-0.1, math.inf)),
+    ("closed", [-2.0, 0.3], (-math.inf, 0.3)),
     ("simplex", [1.0, 0.0, 0.0], ()),
     ("ball", [0.6, 0.8], (1.0,)),
     ("PSD", [[0.0, 0.0], [0.0, 0.0]], ()),
@@ -146,6 +152,8 @@ BOUNDARY = [
 INTERIOR = [
     ("positive", [1e-30, 1e30], ()),
     ("open", [1e-6, 0.5], (0.0, 1.0)),
+    ("open", [1.001, 1e6], (1.0, math.inf)),
+    ("open", [-1e6, -1.001], (-math.inf, -1.0)),
     ("PD", [[1.0, 0.0], [0.0, 1e-5]], ()),
     ("PD", [[1e-12, 0.0], [0.0, 1e-12]], ()),
     ("Orth", [[0.0, 1.0], [1.0, 0.0]], ()),
@@ -196,7 +204,7 @@ def test_interior_values_are_kept(name: str, value: list[float], args: tuple[flo
 def test_open_sets_never_touch_their_bounds(dtype: torch.dtype) -> None:
     raw = torch.tensor([-1e30, -1e4, -100.0, -20.0, 0.0, 20.0, 100.0, 1e4, 1e30], dtype=dtype)
     assert (make("positive", (9,)).value(raw) > 0).all()
-    for a, b in ((0.0, 1.0), (0.1, 0.3), (-3.0, -1.0), (-1.0, 0.0), (5.0, 6.0)):
+    for a, b in ((0.0, 1.0), (0.1, 0.3), (-3.0, -1.0), (-1.0, 0.0), (5.0, 6.0), (0.1, math.inf), (-math.inf, 7.0)):
         value = make("open", (9,), (a, b)).value(raw)
         low, high = torch.tensor([a, b], dtype=dtype)
         assert (value > low).all()
@@ -283,7 +291,9 @@ def test_default_of_matrices_is_that_of_linear() -> None:
         ("ball", (3,), (-1.0,)),
         ("ball", (), (1.0,)),
         ("closed", (3,), (1.0, 1.0)),
-        ("open", (3,), (0.0, math.inf)),
+        ("open", (3,), (-math.inf, math.inf)),
+        ("closed", (3,), (math.inf, 0.0)),
+        ("open", (3,), (0.0, math.nan)),
         ("PSD", (2, 3), ()),
         ("Stiefel", (2, 3), ()),
         ("SpectralBall", (2, 2), (0.0,)),

@@ -42,14 +42,17 @@ class Region:
         return math.prod(self.shape)
 
     def start(self) -> Tensor:
-        """An element of the set, flattened: zeros if they belong to it, the middle of an interval, 1 on a half-line."""
+        """An element of the set, flattened: zeros if they belong to it, the middle of an interval, 1 from the end of a
+        half-line."""
         zeros = torch.zeros(self.shape, dtype=torch.float64)
         if self.set is None:
             return zeros.flatten()
         if math.isfinite(self.lo) and math.isfinite(self.hi):
             return zeros.flatten() + (self.lo + self.hi) / 2
         if math.isfinite(self.lo):
-            return zeros.flatten() + 1
+            return zeros.flatten() + self.lo + 1
+        if math.isfinite(self.hi):
+            return zeros.flatten() + self.hi - 1
         if bool(self.set.contains(zeros).all()):
             return zeros.flatten()
         if len(self.shape) == 2 and self.shape[0] >= self.shape[1]:

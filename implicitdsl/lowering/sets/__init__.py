@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from .ball import Ball, Sphere
@@ -14,6 +15,7 @@ from .halfline import Nonneg, Positive, Reals
 from .interval import ClosedInterval, OpenInterval
 from .monotone import Monotone
 from .orthogonal import Orth, Stiefel
+from .ray import ClosedRay, OpenRay
 from .semidefinite import PD, PSD
 from .simplex import Simplex
 from .spectral import SpectralBall
@@ -40,8 +42,10 @@ _SETS: dict[str, tuple[type[Parametrization], int]] = {
     "Monotone": (Monotone, 1),
 }
 
+_RAYS: dict[str, type[Parametrization]] = {"open": OpenRay, "closed": ClosedRay}
+
 NAMES = tuple(_SETS)
-"""The sets by their names in the IR; "open" is `(a, b)`, "closed" is `[a, b]`."""
+"""The sets by their names in the IR; "open" is `(a, b)`, "closed" is `[a, b]`, half-lines where a bound is infinite."""
 
 
 def make(name: str, shape: Sequence[int], args: Sequence[float] = ()) -> Parametrization:
@@ -54,4 +58,6 @@ def make(name: str, shape: Sequence[int], args: Sequence[float] = ()) -> Paramet
     kind, count = _SETS[name]
     if len(args) != count:
         raise ValueError(f"set {name!r} takes {count} numbers after its dimensions, not {tuple(args)}")
+    if name in _RAYS and not all(map(math.isfinite, args)):
+        kind = _RAYS[name]
     return kind(tuple(int(n) for n in shape), *(float(x) for x in args))

@@ -31,10 +31,10 @@ class OpenInterval(Parametrization):
         width = self.b - self.a
         lower = raw < 0
         part = width * torch.sigmoid(torch.where(lower, raw, -raw) * (4 / width))
-        return _snap(torch.where(lower, self.a + part, self.b - part), *_inside(self.a, self.b, raw.dtype))
+        return snapped(torch.where(lower, self.a + part, self.b - part), *inside(self.a, self.b, raw.dtype))
 
     def _raw(self, value: Tensor, dtype: torch.dtype) -> Tensor:
-        v = value.clamp(*_inside(self.a, self.b, dtype))
+        v = value.clamp(*inside(self.a, self.b, dtype))
         return (torch.log(v - self.a) - torch.log(self.b - v)) * ((self.b - self.a) / 4)
 
     def _contains(self, value: Tensor, tol: float) -> Tensor:
@@ -68,7 +68,7 @@ class ClosedInterval(Parametrization):
             v = self.a + width * torch.sin(angle).square()
         else:
             v = self.b - width * torch.cos(angle).square()
-        return _snap(v, self.a, self.b)
+        return snapped(v, self.a, self.b)
 
     def _raw(self, value: Tensor, dtype: torch.dtype) -> Tensor:
         width = self.b - self.a
@@ -96,12 +96,13 @@ def _interval_default(a: float, b: float, shape: tuple[int, ...], dtype: torch.d
     return linear_default(shape, dtype, device) * spread + centre
 
 
-def _snap(v: Tensor, low: float, high: float) -> Tensor:
+def snapped(v: Tensor, low: float, high: float) -> Tensor:
     """Undo a rounding step across a bound; the derivative stays that of v."""
     return v + (v.clamp(low, high) - v).detach()
 
 
-def _inside(a: float, b: float, dtype: torch.dtype) -> tuple[float, float]:
+def inside(a: float, b: float, dtype: torch.dtype) -> tuple[float, float]:
     """Bounds strictly inside (a, b) in `dtype`: a few units in the last place away, normal numbers."""
     info = torch.finfo(dtype)
-    return a + max(2 * info.eps * abs(a), 2 * info.tiny), b - max(2 * info.eps * abs(b), 2 * info.tiny)
+    low, high = (max(2 * info.eps * abs(x), 2 * info.tiny) if math.isfinite(x) else 0.0 for x in (a, b))
+    return a + low, b - high
