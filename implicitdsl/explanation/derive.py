@@ -83,8 +83,11 @@ def _fresh(unknowns: Sequence[Expr], letter: str, other: str, taken: set[str]) -
 
 
 def primed(functions: Functions) -> dict[str, Function]:
-    """The functions with derivatives written f'(x) ∘ t where f is elementwise in one argument."""
-    return {name: replace(f, jvp=_prime) if _has_prime(f) else f for name, f in functions.items()}
+    """The functions with derivatives written f'(x) ∘ t, and f''(x) ∘ t of these, where f is elementwise in one
+    argument."""
+    table = {name: replace(f, jvp=_prime) if _has_prime(f) else f for name, f in functions.items()}
+    firsts = {f"{name}'": Function(f"{name}'", (1, 1), jvp=_prime, elementwise=True) for name in table}
+    return {**table, **firsts}
 
 
 def _has_prime(f: Function) -> bool:
@@ -112,15 +115,15 @@ def _last(e: Expr, adjoints: Sequence[Expr]) -> Expr:
 
 
 def slopes(exprs: Sequence[Expr], functions: Functions, taken: set[str]) -> tuple[Formula, ...]:
-    """What each f' is: tanh'(s) = 1 - tanh(s)²."""
-    names = sorted({e.name[:-1] for e in walk(*exprs) if e.op == "call" and e.name.endswith("'")})
+    """What each f' and f'' is: tanh'(s) = 1 - tanh(s)²."""
+    names = sorted({e.name for e in walk(*exprs) if e.op == "call" and e.name.endswith("'")})
     s = sym(free_name(("s", "t", "x"), taken), Role.BOUND)
     found: list[Formula] = []
     for name in names:
-        jvp = functions[name].jvp
-        call = build.call(name, (s,), ())
-        assert jvp is not None
-        found.append((_slope(call), simplify(jvp(call, (build.num(1.0),)))))
+        value = build.call(name.rstrip("'"), (s,), ())
+        for _ in range(name.count("'")):
+            value = simplify(vjp(value, build.num(1.0), (s,), functions)[0])
+        found.append((build.call(name, (s,), ()), value))
     return tuple(found)
 
 

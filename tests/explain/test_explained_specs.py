@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from right_specs import BARE, DECLARED
@@ -11,6 +12,7 @@ import implicitdsl as imp
 from implicitdsl.explanation import FORMATS
 
 SPECS = {**BARE, **DECLARED}
+EXAMPLES = Path(__file__).parents[2] / "examples"
 GOLDEN = {"deq": "txt", "system": "txt", "root": "md", "fixed_point": "tex"}
 
 
@@ -28,3 +30,17 @@ def test_every_spec_is_explained(name: str, form: str) -> None:
     assert "~" not in text.replace(r"\textasciitilde", "")  # names that the compiler made unique
     if form == "latex":
         assert text.replace("\N{COMBINING MACRON}", "").isascii()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("file", sorted(f.relative_to(EXAMPLES).as_posix() for f in EXAMPLES.glob("*/*.imp")))
+def test_every_example_is_explained(file: str, form: str) -> None:
+    text = imp.explain(EXAMPLES / file, format=form)
+    assert "Outputs" in text
+    assert "Expr" not in text
+
+
+def test_gradients_of_optima_have_second_derivatives_by_name() -> None:
+    text = imp.explain("given x in R^n\nargmin_{u in R} sum(softplus(u - x) - (u - x) / 2)")
+    assert "softplus''(u - x)" in text
+    assert "softplus''(s) = sigmoid(s) (1 - sigmoid(s))" in text
