@@ -42,33 +42,50 @@ class Cones:
             at += k
         return places, torch.arange(longest) < torch.tensor(self.second).unsqueeze(-1)
 
+    @property
+    def plain(self) -> bool:
+        """Whether there are single entries, or nothing at all."""
+        return self.zero + self.nonneg > 0 or not self.size
+
+    @cached_property
+    def uniform(self) -> bool:
+        """Whether all second-order cones are of one length."""
+        return len(set(self.second)) == 1
+
     def pad(self, v: Tensor) -> Tensor:
         """The entries of second-order cones (B, entries) as (B, cones, longest), zero where a cone is shorter."""
+        if self.uniform:
+            return v.unflatten(-1, (len(self.second), self.second[0]))
         places, there = self.padded
-        return torch.where(there.to(v.device), v[:, places], 0.0) if len(set(self.second)) > 1 else v[:, places]
+        return torch.where(there.to(v.device), v[:, places], 0.0)
 
     def unpad(self, v: Tensor) -> Tensor:
         """The inverse of `pad`."""
-        return v[:, self.padded[1]]
+        return v.flatten(-2) if self.uniform else v[:, self.padded[1]]
 
     def project(self, w: Tensor) -> Tensor:
         """Π(w), (B, size), with the derivative `slope`."""
         zero, nonneg, second, *matrices = self.parts(w)
-        found = [torch.zeros_like(zero), nonneg.clamp(min=0)]
+        found = [torch.zeros_like(zero), nonneg.clamp(min=0)] if self.plain else []
         if self.second:
             found.append(self.unpad(_second(self.pad(second))))
         found += [_Projection.apply(v, k) for k, v in zip(self.orders, matrices, strict=True)]
-        return torch.cat(found, -1)
+        return torch.cat(found, -1) if len(found) != 1 else found[0]
 
     def slope(self, w: Tensor) -> Tensor:
         """DΠ(w), (B, size, size): symmetric, with eigenvalues in [0, 1]."""
         zero, nonneg, second, *matrices = self.parts(w)
-        blocks = [torch.diag_embed(torch.cat([torch.zeros_like(zero), (nonneg > 0).to(w.dtype)], -1))]
+        blocks: list[Tensor] = []
+        if self.plain:
+            blocks.append(torch.diag_embed(torch.cat([torch.zeros_like(zero), (nonneg > 0).to(w.dtype)], -1)))
         if self.second:
             slopes = _second_slope(self.pad(second))
-            blocks += [slopes[:, cone, :k, :k] for cone, k in enumerate(self.second)]
+            if self.uniform:
+                blocks.append(torch.diag_embed(slopes.movedim(1, -1), dim1=1, dim2=3).flatten(3, 4).flatten(1, 2))
+            else:
+                blocks += [slopes[:, cone, :k, :k] for cone, k in enumerate(self.second)]
         blocks += [_Slope.apply(v, k) for k, v in zip(self.orders, matrices, strict=True)]
-        return _block_diagonal(blocks)
+        return _block_diagonal(blocks) if len(blocks) != 1 else blocks[0]
 
     def weak(self, w: Tensor) -> Tensor:
         """How many numbers, second-order cones and eigenvalues are active without a multiplier: w = s − y is where the

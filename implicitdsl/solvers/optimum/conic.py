@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,9 +16,12 @@ from torch import Tensor
 from ...ground.outcomes import Outcome
 from ..factor import Factor, factorise
 from .cones import Cones
+from .minty import Minty
 from .nesterov_todd import NesterovTodd
 from .quadratic import peak, times, times_transposed
 
+RANKS = (2, 1, 2, 1)
+"""Core ranks of P, q, A and b."""
 STEPS = 8
 """Newton steps at most."""
 SHIFT = 1e-10
@@ -118,7 +122,8 @@ def steady(J: Tensor, n: int) -> tuple[Factor, Tensor]:
 @dataclass(frozen=True)
 class Conic:
     """Clarabel's homogeneous interior point (Goulart & Chen 2024) for every sample, then Newton's method. Problems
-    with second-order cones alone are solved by `NesterovTodd`, a batch at a time, and go to Clarabel where that fails.
+    with second-order cones alone are solved a batch at a time, by `Minty` without equations, else
+    and where that fails by `NesterovTodd`, and go to Clarabel where that fails too.
 
     The last steps reduce ‖F‖ to rounding where the solution is regular. Statuses: CONVERGED, INFEASIBLE, UNBOUNDED,
     NOT_FINITE, MAX_ITERATIONS, STALLED. Works on the CPU in float64.
@@ -137,33 +142,42 @@ class Conic:
         tol = 1e-9 if self.tol is None else self.tol
         problem = Cone(*(t.detach() for t in problem))
         if cones.second and not cones.orders:
-            return self._second(problem, cones, rows, tol)
+            sure = NesterovTodd()
+            return self._batched((sure,) if cones.zero else (Minty(), sure), problem, cones, rows, tol)
         return self._by_clarabel(problem, cones, rows, tol)
 
-    def _second(self, problem: Cone, cones: Cones, rows: int, tol: float) -> ConeSolution:
-        """Norms: `NesterovTodd` for the batch; the samples that it does not find go to Clarabel."""
-        P, q, A, b = cured = [t.nan_to_num(0.0, 0.0, 0.0) for t in problem]
-        x, w, found, iterations = NesterovTodd().solve(P, q, A, b, cones, rows)
+    def _batched(
+        self, solvers: Sequence[Minty | NesterovTodd], problem: Cone, cones: Cones, rows: int, tol: float
+    ) -> ConeSolution:
+        """The batch by the first solver, the samples that it does not find by the others, at last by Clarabel."""
+        if not solvers:
+            return self._by_clarabel(problem, cones, rows, tol)
+        P, q, A, b = data = list(problem)
+        finite: list[Tensor] = []
+        if not all(math.isfinite(t.sum().item()) for t in problem):
+            P, q, A, b = data = [t.nan_to_num(0.0, 0.0, 0.0) for t in problem]
+            finite = [t.isfinite().flatten(-r).all(-1) for t, r in zip(problem, RANKS, strict=True)]
+        x, w, found, iterations = solvers[0].solve(P, q, A, b, cones, rows)
         state = torch.cat([x, w], -1)
         status = torch.where(found, int(Outcome.CONVERGED), int(Outcome.STALLED))
-        state, error, factor, singular = _polished(state, status, cones, cured)
-        good = _met(state, error, cones, cured, 10 * tol) & found
-        for t, r in zip(problem, (2, 1, 2, 1), strict=True):
-            good = good & t.isfinite().flatten(-r).all(-1)
+        state, error, factor, singular = _polished(state, status, cones, data)
+        good = _met(state, error, cones, data, 10 * tol) & found
+        for t in finite:
+            good = good & t
         n = x.shape[-1]
         status = torch.where(good, int(Outcome.CONVERGED), int(Outcome.STALLED))
         if bool(good.all()):
             return ConeSolution(state[:, :n], state[:, n:], status, iterations, error, factor, singular)
         left = ~good
-        rest = Cone(*(t if t.ndim == r or rows == 1 else t[left] for t, r in zip(problem, (2, 1, 2, 1), strict=True)))
-        again = self._by_clarabel(rest, cones, int(left.sum()), tol)
+        rest = Cone(*(t if t.ndim == r or rows == 1 else t[left] for t, r in zip(problem, RANKS, strict=True)))
+        again = self._batched(solvers[1:], rest, cones, int(left.sum()), tol)
         singular = singular or again.singular
         state[left] = torch.cat([again.x, again.w], -1)
         status[left], iterations[left], error[left] = again.status, again.iterations, again.residual
         return ConeSolution(state[:, :n], state[:, n:], status, iterations, error, None, singular)
 
     def _by_clarabel(self, problem: Cone, cones: Cones, rows: int, tol: float) -> ConeSolution:
-        whole = [t.expand(rows, *t.shape[-r:]) for t, r in zip(problem, (2, 1, 2, 1), strict=True)]
+        whole = [t.expand(rows, *t.shape[-r:]) for t, r in zip(problem, RANKS, strict=True)]
         q, b = whole[1], whole[3]
         finite = torch.stack([t.flatten(1).isfinite().all(-1) for t in whole]).all(0)
         arrays = [[t[i].cpu().numpy() for t in whole] if bool(finite[i]) else None for i in range(rows)]

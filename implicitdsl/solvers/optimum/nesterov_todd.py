@@ -31,10 +31,23 @@ class Shape(NamedTuple):
 
     def second(self, v: Tensor) -> Tensor:
         """(B, c, d), a view."""
-        return v[..., self.plain :].unflatten(-1, (self.c, self.d))
+        return (v[..., self.plain :] if self.plain else v).unflatten(-1, (self.c, self.d))
 
     def joined(self, linear: Tensor, second: Tensor) -> Tensor:
         return torch.cat([linear, second.flatten(-2)], -1) if self.plain else second.flatten(-2)
+
+
+def uniform(cones: Cones, A: Tensor, b: Tensor) -> tuple[Shape, Tensor, Tensor, Tensor | None]:
+    """The rows behind those of {0} with all second-order cones of one length, by rows of zeros; and where those that
+    were there stand, None if all are."""
+    A, b, plain = A[..., cones.zero :, :], b[..., cones.zero :], cones.nonneg
+    if len(set(cones.second)) == 1:
+        return Shape(plain, len(cones.second), cones.second[0]), A, b, None
+    places, there = (t.to(b.device) for t in cones.padded)
+    index = torch.cat([torch.arange(plain, device=b.device), plain + places.flatten()])
+    mask = torch.cat([there.new_ones(plain), there.flatten()])
+    G, h = A[..., index, :] * mask.unsqueeze(-1), b[..., index] * mask
+    return Shape(plain, *places.shape), G, h, mask.nonzero().squeeze(-1)
 
 
 class Point(NamedTuple):
@@ -172,17 +185,11 @@ class NesterovTodd:
         self, P: Tensor, q: Tensor, A: Tensor, b: Tensor, cones: Cones, rows: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x (B, n), w = s − z (B, m) in the rows of A, found (B,) and iterations (B,)."""
-        p, plain = cones.zero, cones.nonneg
-        places, there = cones.padded
-        shape = Shape(plain, *places.shape)
-        index = torch.cat([torch.arange(plain), plain + places.flatten()]).to(q.device)
-        mask = torch.cat([torch.ones(plain, dtype=torch.bool), there.flatten()]).to(q.device)
-        G, h = A[..., p:, :][..., index, :], b[..., p:][..., index]
-        if not bool(mask.all()):
-            G, h = G * mask.unsqueeze(-1), h * mask
+        p = cones.zero
+        shape, G, h, back = uniform(cones, A, b)
         (x, y, z, s), found, iterations = self._iterate(P, q, A[..., :p, :], b[..., :p], G, h, shape, rows)
-        back = mask.nonzero().squeeze(-1)
-        return x, torch.cat([-y, (s - z)[:, back]], -1), found, iterations
+        w = s - z if back is None else (s - z)[:, back]
+        return x, torch.cat([-y, w], -1), found, iterations
 
     def _iterate(
         self, P: Tensor, q: Tensor, A: Tensor, b: Tensor, G: Tensor, h: Tensor, shape: Shape, rows: int
@@ -190,7 +197,7 @@ class NesterovTodd:
         p = A.shape[-2]
         q, b, h = (t.expand(rows, t.shape[-1]) for t in (q, b, h))
         by, degree = Algebra.of(shape, q), shape.plain + shape.c
-        at = _start(P, q, A, b, G, h, shape)
+        at = start(P, q, A, b, G, h, shape)
         out = Point(*(t.clone() for t in at))
         rx = times(P, at.x) + q + times_transposed(G, at.z)
         if p:
@@ -253,22 +260,22 @@ def _system(P: Tensor, A: Tensor, G: Tensor, like: Tensor) -> Newton | _Plain:
     return Newton(Quadratic(P, none, C, none, A.shape[-2]), like.new_ones(1, G.shape[-2]))
 
 
-def _start(P: Tensor, q: Tensor, A: Tensor, b: Tensor, G: Tensor, h: Tensor, shape: Shape) -> Point:
+def start(P: Tensor, q: Tensor, A: Tensor, b: Tensor, G: Tensor, h: Tensor, shape: Shape) -> Point:
     """The least-squares point, slacks and multipliers moved into the cones."""
     x, y = _system(P, A, G, q).solve(times_transposed(G, h) - q, b)
     s = h - times(G, x)
-    return Point(x, y, _inside(-s, shape), _inside(s, shape))
+    return Point(x, y, *_inside(torch.stack([-s, s]), shape).unbind())
 
 
 def _inside(v: Tensor, shape: Shape) -> Tensor:
     q = shape.second(v)
     short = q[..., 1:].norm(dim=-1) - q[..., 0]
     if shape.plain:
-        short = torch.cat([short, -v[:, : shape.plain]], -1)
+        short = torch.cat([short, -v[..., : shape.plain]], -1)
     short = short.amax(-1, keepdim=True)
     add = torch.where(short >= -1e-2 * (1 + v.norm(dim=-1, keepdim=True)), 1 + short, 0.0)
     moved = v.clone()
-    moved[:, : shape.plain] += add
+    moved[..., : shape.plain] += add
     shape.second(moved)[..., 0] += add
     return moved
 
