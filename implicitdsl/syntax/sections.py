@@ -83,11 +83,13 @@ def _is_name(t: Token, before: Token | None, after: str) -> bool:
 
 
 def programs_as_values(tokens: list[Token], source: Source, found: list[Diagnostic]) -> list[Token]:
-    """`tokens` without the `find z =` or `z =` before an `argmin_`, reported as IMP001: it names its unknown."""
+    """`tokens` without the `find z =` or `z =` before an `argmin_`, or the `return` before it or a `find`, reported as
+    IMP001: it names its unknown."""
     kept: list[Token] = []
     for i, t in enumerate(tokens):
-        if t.type in ("ARGMIN", "ARGMAX") and kept and kept[-1].type == "EQ":
-            at = _statement(kept)
+        returned = t.type in ("FIND", "ARGMIN", "ARGMAX") and bool(kept) and kept[-1].type == "RETURN"
+        if returned or (t.type in ("ARGMIN", "ARGMAX") and kept and kept[-1].type == "EQ"):
+            at = len(kept) - 1 if returned else _statement(kept)
             before, kept = kept[at:], kept[:at]
             found.append(_program_as_value(t, before, tokens[i + 1 : i + 3], source))
         kept.append(t)
@@ -109,7 +111,8 @@ def _statement(tokens: list[Token]) -> int:
 
 def _program_as_value(t: Token, before: list[Token], after: list[Token], source: Source) -> Diagnostic:
     unknown = next((x.text for x in after if x.type == "NAME"), None)
-    same = {x.text for x in before if x.type == "NAME"} == {unknown}  # no set and no other name is lost
+    # no set and no other name is lost; what a layer solves for it also returns
+    same = before[0].type == "RETURN" or {x.text for x in before if x.type == "NAME"} == {unknown}
     fix = Fix(
         f"begin with `{t.text}`: it names its unknown",
         (Edit(Span(before[0].start, t.start), ""),),
