@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from implicitdsl.ground.outcomes import Outcome
-from implicitdsl.solvers.optimum import complementary
+from implicitdsl.solvers.optimum import complementary, dual
 from implicitdsl.solvers.optimum.dual import DIAGONAL, dual_of
 from implicitdsl.solvers.optimum.interior_point import InteriorPoint
 from implicitdsl.solvers.optimum.pivoting import Dense
 from implicitdsl.solvers.optimum.polish import direct
-from implicitdsl.solvers.optimum.quadratic import Optimum, Quadratic, residual, weakly_active
+from implicitdsl.solvers.optimum.quadratic import Optimum, Quadratic, met, residual, weakly_active
 
 D = torch.float64
 
@@ -277,3 +277,42 @@ def test_a_diagonal_objective_needs_no_factor(monkeypatch: pytest.MonkeyPatch) -
     found = by_pivoting(qp, monkeypatch)
     assert found.factor.dual.root.L.ndim == 1
     assert (residual(qp, found.z, found.y) < 1e-12).all()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_walls_and_gathered_rows_find_the_same(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some samples start at the solution, one has no slack and no multiplier in a row."""
+    g = torch.Generator().manual_seed(7)
+    batch, m = 40, 12
+    Y = torch.randn(*(() if shared else (batch,)), 15, m, dtype=D, generator=g)
+    S, r = Y.mT @ Y, 3 * torch.randn(batch, m, dtype=D, generator=g)
+    r[:3] = r[:3].abs()
+    r[3], r[3, 0] = 1.0, 0.0
+    by_walls = complementary.complement(S, r)
+    for module in (complementary, dual):
+        monkeypatch.setattr(module, "GATHERED", 1)
+    by_gathering = complementary.complement(S, r)
+    assert (by_walls.rounds == by_gathering.rounds).all()
+    assert (by_walls.active == by_gathering.active).all()
+    torch.testing.assert_close(by_walls.y, by_gathering.y, rtol=1e-10, atol=1e-12)
+    slack = torch.einsum("...ij,bj->bi" if shared else "bij,bj->bi", S, by_walls.y) + r
+    assert torch.minimum(by_walls.y, slack).abs().max() < 1e-10
+    assert not by_walls.active[:4].any()
+
+
+def test_a_residual_that_is_absolutely_small_is_not_scaled() -> None:
+    P, C = torch.eye(2, dtype=D), torch.tensor([[1.0, 0.0]], dtype=D)
+    problem = Quadratic(P, torch.tensor([[-1.0, -2.0]], dtype=D), C, torch.tensor([[0.5]], dtype=D), 0)
+    z, y = torch.tensor([[0.5, 2.0 + 1e-12]], dtype=D), torch.tensor([[0.5]], dtype=D)
+    found, every = met(problem, z, y, 1e-9)
+    assert every
+    torch.testing.assert_close(found, torch.tensor([1e-12], dtype=D), rtol=1e-3, atol=0.0)
+    assert (found >= residual(problem, z, y)).all()
+    far, every = met(problem, z + 1.0, y, 1e-9)
+    assert not every
+    torch.testing.assert_close(far, residual(problem, z + 1.0, y))
+    large = problem._replace(q=1e9 * problem.q, d=1e9 * problem.d)
+    relative, every = met(large, 1e9 * z, 1e9 * y, 1e-9)
+    assert every
+    torch.testing.assert_close(relative, residual(large, 1e9 * z, 1e9 * y))
+    assert not met(problem, z * torch.nan, y, 1e-9)[1]

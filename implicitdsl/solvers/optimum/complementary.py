@@ -88,7 +88,8 @@ def _exchanged(S: Tensor, r: Tensor, active: Tensor) -> tuple[Complement, int]:
     s, floor = S, r + room if walls is None else room.div_(walls.height)
     found: tuple[Tensor, ...] = ()
     F, last, index, live, fewest, round_ = None, None, None, None, None, 0
-    taken, out, held = np.zeros(rows, dtype=np.int64), _host(free), _host(free)
+    held = out = _host(free)
+    taken = np.zeros(rows, dtype=np.int64)
     while True:
         round_ += 1
         if walls is None:
@@ -125,14 +126,17 @@ def _exchanged(S: Tensor, r: Tensor, active: Tensor) -> tuple[Complement, int]:
             out = _placed(out, live, held)
             live, fewest, held = ids, fewest[open_], held[open_]
             index, within = (torch.from_numpy(t).to(r.device) for t in (live, open_))
-            right, floor, free = (t.index_select(0, within) for t in (right, floor, free))
-            s = s if s.ndim == 2 else s.index_select(0, within)
-            walls = None if walls is None else walls.select(within)
+            right, floor = right.index_select(0, within), floor.index_select(0, within)
+            free = torch.from_numpy(held).to(r.device)
+            if walls is not None:
+                walls = walls.select(within)
+            elif s.ndim == 3:
+                s = s.index_select(0, within)
     taken += 1
     taken[open_ if live is None else live[open_]] = 0
     y, *factors = _written(found, index, (y,) if F is None else (y, F))
-    free = torch.from_numpy(_placed(out, live, held)).to(r.device)
-    y, act = y.masked_fill_(free, 0.0).squeeze(-1), ~free.squeeze(-1)
+    act = torch.from_numpy(~_placed(out, live, held)[..., 0]).to(r.device)
+    y = torch.where(act, y.squeeze(-1), 0.0)
     if factors:
         last = Active(factors[0], None, act)
     elif index is not None:

@@ -11,7 +11,7 @@ from .quadratic import Quadratic, plus, times_transposed
 
 DISTINCT = 1e-6
 """The least pivot of a Cholesky factor, relative to the largest, of a matrix that counts as definite."""
-GATHERED = 24
+GATHERED = 36
 """From so many rows on, the active ones are gathered instead of masked."""
 WALL = 0.75
 """The power of the largest number that keeps a row out: far above all entries, and its own root is no problem."""

@@ -64,5 +64,6 @@ def _pivoted(problem: Quadratic, dual: Dual, tol: float) -> Optimum:
     status = torch.full_like(rounds, CONVERGED)
     if not every:
         status = torch.where((error <= tol) & (rounds > 0), CONVERGED, int(Outcome.STALLED))
+        rounds.clamp_(min=1)
     kept = Kept(dual, active, last)
-    return Optimum(z, multipliers, whole, status, rounds.clamp_(min=1), error, kept, status if every else None)
+    return Optimum(z, multipliers, whole, status, rounds, error, kept, status if every else None)

@@ -29,8 +29,7 @@ class Quadratic(NamedTuple):
     @property
     def rows(self) -> int:
         """B; 1 where nothing is batched."""
-        sizes = [t.shape[0] for t, rank in self._ranked() if t.ndim > rank]
-        return sizes[0] if sizes else 1
+        return next((t.shape[0] for t, rank in self._ranked() if t.ndim > rank), 1)
 
     def _ranked(self) -> list[tuple[Tensor, int]]:
         found = [(self.q, 1), (self.C, 2), (self.d, 1)]
