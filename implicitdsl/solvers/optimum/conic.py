@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ from torch import Tensor
 
 from ...ground.outcomes import Outcome
 from ..factor import Factor, factorise
+from ..host import Array, array, chosen
 from .cones import Cones
 from .minty import Minty
 from .nesterov_todd import NesterovTodd
-from .quadratic import peak, times, times_transposed
+from .quadratic import peak, plus, times, times_transposed
 
 RANKS = (2, 1, 2, 1)
 """Core ranks of P, q, A and b."""
@@ -59,7 +59,7 @@ def optimality(cones: Cones, state: Tensor, P: Tensor, q: Tensor, A: Tensor, b: 
     n = q.shape[-1]
     x, w = state[:, :n], state[:, n:]
     s = cones.project(w)
-    return torch.cat([times(P, x) + q + times_transposed(A, s - w), times(A, x) + s - b], -1)
+    return torch.cat([plus(plus(q, x, P.mT), s - w, A), plus(s - b, x, A.mT)], -1)
 
 
 def jacobian(cones: Cones, state: Tensor, P: Tensor, q: Tensor, A: Tensor, b: Tensor) -> Tensor:
@@ -152,29 +152,25 @@ class Conic:
         """The batch by the first solver, the samples that it does not find by the others, at last by Clarabel."""
         if not solvers:
             return self._by_clarabel(problem, cones, rows, tol)
-        P, q, A, b = data = list(problem)
-        finite: list[Tensor] = []
-        if not all(math.isfinite(t.sum().item()) for t in problem):
-            P, q, A, b = data = [t.nan_to_num(0.0, 0.0, 0.0) for t in problem]
-            finite = [t.isfinite().flatten(-r).all(-1) for t, r in zip(problem, RANKS, strict=True)]
-        x, w, found, iterations = solvers[0].solve(P, q, A, b, cones, rows)
-        state = torch.cat([x, w], -1)
+        x, w, found, iterations = solvers[0].solve(*problem, cones, rows)
+        state, n = torch.cat([x, w], -1), x.shape[-1]
         status = torch.where(found, int(Outcome.CONVERGED), int(Outcome.STALLED))
-        state, error, factor, singular = _polished(state, status, cones, data)
-        good = _met(state, error, cones, data, 10 * tol) & found
-        for t in finite:
-            good = good & t
-        n = x.shape[-1]
-        status = torch.where(good, int(Outcome.CONVERGED), int(Outcome.STALLED))
-        if bool(good.all()):
-            return ConeSolution(state[:, :n], state[:, n:], status, iterations, error, factor, singular)
-        left = ~good
+        state, error, factor, singular = _polished(state, status, cones, problem)
+        good = _met(state, error, cones, problem, 10 * tol) & array(found)
+        residual = torch.from_numpy(error).to(x)
+        if good.all():
+            status = torch.full_like(iterations, int(Outcome.CONVERGED))
+            return ConeSolution(state[:, :n], state[:, n:], status, iterations, residual, factor, singular)
+        left = torch.from_numpy(~good).to(x.device)
         rest = Cone(*(t if t.ndim == r or rows == 1 else t[left] for t, r in zip(problem, RANKS, strict=True)))
         again = self._batched(solvers[1:], rest, cones, int(left.sum()), tol)
+        state = state.index_put((left,), torch.cat([again.x, again.w], -1))
+        status = torch.full_like(iterations, int(Outcome.CONVERGED)).index_put((left,), again.status)
+        iterations, residual = (
+            t.index_put((left,), new) for t, new in ((iterations, again.iterations), (residual, again.residual))
+        )
         singular = singular or again.singular
-        state[left] = torch.cat([again.x, again.w], -1)
-        status[left], iterations[left], error[left] = again.status, again.iterations, again.residual
-        return ConeSolution(state[:, :n], state[:, n:], status, iterations, error, None, singular)
+        return ConeSolution(state[:, :n], state[:, n:], status, iterations, residual, None, singular)
 
     def _by_clarabel(self, problem: Cone, cones: Cones, rows: int, tol: float) -> ConeSolution:
         whole = [t.expand(rows, *t.shape[-r:]) for t, r in zip(problem, RANKS, strict=True)]
@@ -195,53 +191,61 @@ class Conic:
         good = _met(state, error, cones, safe, 10 * tol)
         solvable = (status == int(Outcome.CONVERGED)) | (status == int(Outcome.STALLED))
         solvable = solvable | (status == int(Outcome.MAX_ITERATIONS))
-        status = torch.where(solvable & good, int(Outcome.CONVERGED), status)
-        status = torch.where((status == int(Outcome.CONVERGED)) & ~good, int(Outcome.STALLED), status)
-        return ConeSolution(state[:, :n], state[:, n:], status, iterations, error, None, singular)
+        met = torch.from_numpy(good).to(q.device)
+        status = torch.where(solvable & met, int(Outcome.CONVERGED), status)
+        status = torch.where((status == int(Outcome.CONVERGED)) & ~met, int(Outcome.STALLED), status)
+        residual = torch.from_numpy(error).to(q)
+        return ConeSolution(state[:, :n], state[:, n:], status, iterations, residual, None, singular)
 
 
+@np.errstate(all="ignore")
 def _polished(
-    state: Tensor, status: Tensor, cones: Cones, data: list[Tensor]
-) -> tuple[Tensor, Tensor, Factor | None, bool]:
+    state: Tensor, status: Tensor, cones: Cones, data: Sequence[Tensor]
+) -> tuple[Tensor, Array, Factor | None, bool]:
     """The best of some Newton steps; the last factor, where it is of a matrix near every sample's solution; whether one
-    was singular."""
+    was singular. What concerns whole samples is kept by the host."""
     P, q, A, b = data
     F = optimality(cones, state, P, q, A, b)
-    error, first, trial = F.norm(dim=-1), state, state
-    exact, near = EXACT * (1 + peak(state)), NEAR * (1 + peak(state))
-    open_ = (status != int(Outcome.INFEASIBLE)) & (status != int(Outcome.UNBOUNDED)) & (error > exact)
+    error, first, trial, size, known = _norm(F), state, state, 1 + array(peak(state)), array(status)
+    exact, near = EXACT * size, NEAR * size
+    open_ = (known != int(Outcome.INFEASIBLE)) & (known != int(Outcome.UNBOUNDED)) & (error > exact)
     factor: Factor | None = None
     seen = False
     for _ in range(STEPS):
-        if not bool(open_.any()):
+        if not open_.any():
             break
-        tried, singular = steady(jacobian(cones, trial, P, q, A, b), q.shape[-1])
+        tried, lost = steady(jacobian(cones, trial, P, q, A, b), q.shape[-1])
+        singular = array(lost)
         seen = seen or bool((singular & open_).any())
-        trial = torch.where(open_.unsqueeze(-1), trial - tried.solve(F), trial)
+        trial = chosen(open_, trial - tried.solve(F), trial)
         F = optimality(cones, trial, P, q, A, b)
-        after = F.norm(dim=-1)
-        helps = open_ & (after < error) & (peak(trial - first) <= near)
+        after = _norm(F)
+        helps = open_ & (after < error) & (array(peak(trial - first)) <= near)
         # a step of its own Jacobian that meets the conditions has seen the right pieces of them
         right = ~open_ | helps & (after <= ROUNDING * exact) & ~singular
-        factor = tried if bool(right.all()) else None
-        state, error = torch.where(helps.unsqueeze(-1), trial, state), torch.where(helps, after, error)
+        factor = tried if right.all() else None
+        state, error = chosen(helps, trial, state), np.where(helps, after, error)
         # also on where ‖F‖ grows: which constraints are active is open at s ≈ y ≈ 0 until a step decides it
-        open_ = open_ & after.isfinite() & (error > exact) & (helps | (error > ROUNDING * exact))
+        open_ = open_ & np.isfinite(after) & (error > exact) & (helps | (error > ROUNDING * exact))
     return state, error, factor, seen
 
 
-def _met(state: Tensor, error: Tensor, cones: Cones, data: list[Tensor], tol: float) -> Tensor:
+def _norm(F: Tensor) -> Array:
+    return array(torch.linalg.vector_norm(F, dim=-1))
+
+
+def _met(state: Tensor, error: Array, cones: Cones, data: Sequence[Tensor], tol: float) -> Array:
     """Whether stationarity holds relative to multipliers and costs, and the constraints to point, slacks and bounds:
     multipliers that grow without bound excuse no violation. (B,)
     """
-    if bool((error <= tol).all()):
-        return torch.ones_like(error, dtype=torch.bool)
+    if (error <= tol).all():
+        return np.ones_like(error, dtype=bool)
     _, q, _, b = data
     n = q.shape[-1]
     F, x, w = optimality(cones, state, *data), state[:, :n], state[:, n:]
     s = cones.project(w)
     stationary = peak(F[:, :n]) <= tol * (1 + peak(s - w) + peak(q.expand_as(x)))
-    return stationary & (peak(F[:, n:]) <= tol * (1 + peak(x) + peak(s, b.expand_as(w))))
+    return array(stationary & (peak(F[:, n:]) <= tol * (1 + peak(x) + peak(s, b.expand_as(w)))))
 
 
 def _clarabel(given: list[Any] | None, cones: Cones, tol: float, max_iter: int) -> tuple[Any, Any, int, int] | None:

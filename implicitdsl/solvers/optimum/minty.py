@@ -31,7 +31,7 @@ class _Frame(NamedTuple):
     cone κκᵀ − J det. In the frame of w, whose eigenvalues λ are its plain entries and t ± ‖y‖ of cones (t, y), those of
     s are √(μ/θ) exp asinh(½ λ √(θ/μ)).
 
-    s, κ (B, m); κ of the `cones` (B, c, d); `det` (B, c), half of it; `signed` (B, c, d), J det.
+    s, κ (B, m); κ of the `cones` (B, c, d); `det` (B, c, 1), half of it; `signed` (B, c, d), J det.
     """
 
     s: Tensor
@@ -51,16 +51,14 @@ class _Frame(NamedTuple):
         e = (each * wide).asinh_().exp_()  # √(θ s / z)
         both = torch.stack([e * root, slope / e])
         pair = (both[..., k:] if k else both).unflatten(-1, (shape.c, 2))
-        low, high = pair.unbind(-1)
-        second = torch.cat([(high + low).unsqueeze(-1), (high - low).unsqueeze(-1) * (y / r)], -1)
+        low, high = pair[..., :1], pair[..., 1:]
+        second = torch.cat([high + low, (high - low) * (y / r)], -1)
         s, kappa = second.unbind()
         det = low[1] * high[1]
-        signed = det.unsqueeze(-1) * J
         if not k:
-            return _Frame(s.flatten(1), kappa.flatten(1), kappa, det, signed)
-        plain = 2 * both[..., :k]
-        whole = torch.cat([plain, second.flatten(-2)], -1)
-        return _Frame(whole[0], whole[1], kappa, det, signed)
+            return _Frame(s.flatten(1), kappa.flatten(1), kappa, det, det * J)
+        whole = torch.cat([2 * both[..., :k], second.flatten(-2)], -1)
+        return _Frame(whole[0], whole[1], kappa, det, det * J)
 
     def curved(self, v: Tensor, shape: Shape) -> Tensor:
         """M v."""
@@ -107,7 +105,8 @@ class _Program:
         K = f.cones
         G = self.G[..., k:, :].unflatten(-2, (shape.c, shape.d))
         if self.grams is not None:
-            weights = torch.cat([f.k[:, :k].square(), f.det], -1) if k else f.det
+            weights = f.det.squeeze(-1)
+            weights = torch.cat([f.k[:, :k].square(), weights], -1) if k else weights
             H = torch.addmm(self.P.flatten(-2), weights, self.grams).unflatten(-1, (n, n))
             g = torch.bmm(K.transpose(0, 1), G).transpose(0, 1)
         else:
@@ -132,7 +131,7 @@ class Minty:
     optimum, for others to finish; what it does not bring there counts as not found.
     """
 
-    tol: float = 1e-6
+    tol: float = 1e-5
     max_iter: int = 20
 
     @np.errstate(all="ignore")
