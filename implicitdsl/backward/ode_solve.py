@@ -75,6 +75,8 @@ def places_of(t0: Tensor, ts: Tensor, toward: Tensor | None = None) -> Places:
     """
     begin, times = t0.detach().double(), ts.detach().double()
     gone = times - begin.unsqueeze(1)
+    if toward is None and ts.shape[1] == 1:
+        return Places(begin, gone[:, 0], torch.ones_like(gone))
     span = gone.gather(1, gone.abs().argmax(1, keepdim=True))
     if toward is None:
         at = torch.where(gone == span, 1.0, gone / torch.where(span == 0, 1.0, span))
@@ -142,7 +144,7 @@ def _traced_events(
     """The same in a compiled graph."""
     methods = _traceable(spec)
     places, none = places_of(t0, end.unsqueeze(1)), tuple(0 for _ in methods)
-    ended, _ = integrate_traced(spec.problem, methods, a, y0, places, spec.control, none, events)
+    ended, *_ = integrate_traced(spec.problem, methods, a, y0, places, spec.control, none, events)
     assert ended.fired is not None
     return torch.where(ended.fired >= 0, ended.time.to(end), end), ended.fired
 

@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+TURNED, SLIM = 4096, 4
+"""Entries of a matrix that a compiled graph copies to have it transposed: a small GEMM takes up to twice as long with
+the transpose of what lies in memory. Rows of a matrix that a compiled graph multiplies without a GEMM."""
+
 _LIBRARY = torch.library.Library("implicitdsl", "FRAGMENT")
 
 
@@ -75,6 +79,14 @@ def fresh_all(tensors: list[Tensor]) -> list[Tensor]:
     token = torch.empty(len(tensors), device=tensors[0].device)
     nowhere = (token < token).unbind()
     return [torch.where(never, x.new_zeros(()), x.contiguous()) for never, x in zip(nowhere, tensors, strict=True)]
+
+
+def turned(A: Tensor, back: bool = False) -> Tensor:
+    """A small matrix as the products of a loop read it, in memory: A x takes Aᵀ, unless A has few rows. `back`: for
+    products x A, which take A, unless it has few columns. See `lowering.ops.products`.
+    """
+    wanted = A.shape[1] <= SLIM if back else A.shape[0] > SLIM
+    return A.mT.contiguous().mT if wanted and A.numel() <= TURNED and A.device.type == "cpu" else A
 
 
 def where_any(rows: Tensor, call: Callable[..., Tensor], first: Tensor, *others: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import implicitdsl as imp
+from implicitdsl.solvers.ode import traced
 
 pytestmark = [  # the compiler warns of its own doings
     pytest.mark.slow,
@@ -56,6 +57,10 @@ VAN_DER_POL = (
     "given mu in R\nfind x(t) in R, v(t) in R for t in [0, 2] such that "
     "dx/dt = v, dv/dt = mu (1 - x^2) v - x, x(0) = 2, v(0) = 0"
 )
+STIFF = (  # the first trial overflows
+    "given x in R^n\nparam W in R^(n, n)\n"
+    "find z(t) in R^n for t in [0, 1] such that dz/dt = exp(-W z - 5 z) - exp(W z + 5 z), z(0) = x\n{}"
+)
 FORCED = (
     "given x in R^n, s in R^k, ts in R^m\nparam W in R^(n, n)\nfind z(t) in R^n for t in [0, 1] such that "
     "dz/dt = tanh(W z) + sign(t - s[0]) * x + sin(t) * sign(t - s[1]), z(0) = x\nusing {}\nreturn z(ts), z(1)"
@@ -76,6 +81,7 @@ CASES = {
         TRACED,
         marks=pytest.mark.slow,
     ),
+    "refused": (STIFF.format("using dopri5(dt0=1)"), (points(4, 3),), False, TRACED),
     "trapezoid": (STATE.format("using trapezoid(steps=5)"), (points(4, 3),), False, TRACED),
     "leapfrog": (SPRING.format("leapfrog(steps=20)"), (points(4, 3), points(4, 3)), False, TRACED),
     "exponential": ("dz/dt = A z", (points(4, 3),), False, TRACED),
@@ -112,6 +118,11 @@ def test_same_as_eager(text: str, given: tuple[Tensor, ...], opaque: bool, backe
         again = compiled(*given)
     for mine, theirs in zip(again if isinstance(again, tuple) else (again,), found[1], strict=False):
         assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-10)
+
+
+def test_stages_for_which_there_is_no_room_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traced, "KEPT", 10 * 3 * (4 * 3 * 2) * 8)  # ten of thirty steps: three stages, states and tanh
+    test_same_as_eager(STATE.format("using rk4(steps=30)"), (points(4, 3),), False, TRACED)
 
 
 def test_failures_are_announced_from_compiled_code() -> None:

@@ -235,7 +235,9 @@ class OdeBlock:
             part = value[..., offsets[state] : offsets[state + 1]]
             part = part.reshape(*part.shape[:-1], *recipe.states[state])
             part = part if listed else part.squeeze(1)
-            return part.squeeze(0) if batch is None else part
+            part = part.squeeze(0) if batch is None else part
+            # autograd makes views that leave a compiled graph again, in Python; the copy is none in the graph
+            return part.clone() if torch.compiler.is_compiling() else part
 
         for q in recipe.asked:
             lo, hi = starts[q.time]

@@ -8,14 +8,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-TURNED = 4096
-"""Entries of a matrix that a compiled graph copies to have it transposed: a small GEMM takes up to twice as long with
-the transpose of what lies in memory."""
+from implicitdsl.solvers.carries import SLIM, TURNED
 
 
 def _turned(A: Tensor) -> Tensor:
     """Aᵀ for a GEMM of a compiled graph, where copies of one matrix are made once."""
     return A.mT.contiguous() if A.numel() <= TURNED else A.mT
+
+
+def _times(A: Tensor, x: Tensor) -> Tensor:
+    """A x in a compiled graph; few rows are sums of the kernel that makes x, which a GEMM would wait for."""
+    if A.shape[0] <= SLIM:
+        return (x.unsqueeze(1) * A).sum(-1)
+    return x @ _turned(A)
 
 
 def _compiled(A: Tensor, x: Tensor) -> bool:
@@ -31,7 +36,7 @@ def _each(A: Tensor, x: Tensor) -> bool:
 def matvec(A: Tensor, x: Tensor) -> Tensor:
     """A x. Shapes (…, n, m), (…, m) → (…, n). A shared A is one GEMM over the whole batch."""
     if _compiled(A, x):
-        return x @ _turned(A)
+        return _times(A, x)
     if A.dim() == 2:
         return functional.linear(x, A)
     if _each(A, x):  # as a row: with columns it takes twice the time, and `matmul` five operators more
@@ -42,7 +47,7 @@ def matvec(A: Tensor, x: Tensor) -> Tensor:
 def vecmat(x: Tensor, A: Tensor) -> Tensor:
     """Aᵀ x. Shapes (…, n), (…, n, m) → (…, m)."""
     if A.dim() == 2:
-        return x @ A
+        return _times(A.mT, x) if A.shape[1] <= SLIM and _compiled(A, x) else x @ A
     if _each(A, x):
         return torch.bmm(x.unsqueeze(-2), A).squeeze(-2)
     return (x.unsqueeze(-2) @ A).squeeze(-2)
@@ -52,7 +57,7 @@ def affine(A: Tensor, x: Tensor, h: Tensor) -> Tensor:
     """A x + h. Shapes (…, n, m), (…, m), (…, n) → (…, n). One fused kernel where A is shared."""
     if _compiled(A, x) and h.dim() <= 2:
         # a difference: the compiler makes an addmm of a sum, which writes h into the result before it multiplies
-        return x @ _turned(A) - (-h)
+        return _times(A, x) - (-h)
     if A.dim() == 2 and h.dim() <= x.dim():
         if x.dim() == 2:
             return torch.addmm(h, x, A.mT)
@@ -66,6 +71,8 @@ def affine_by(A: Tensor, h: Tensor) -> Callable[[Tensor], Tensor]:
     if A.dim() != 2 or h.dim() > 2:
         return lambda x: affine(A, x, h)
     if torch.compiler.is_compiling():
+        if A.shape[0] <= SLIM:
+            return lambda x: affine(A, x, h)
         turned, opposite = _turned(A), -h
         return lambda x: x @ turned - opposite if _compiled(A, x) else affine(A, x, h)
     transposed = A.mT

@@ -76,18 +76,33 @@ class Explicit(Method):
         return found if self.limit is None else found._replace(**_stiffness(K, Z, problem.measured))
 
     def smooth(self, problem: OdeProblem, a: Inputs, t: Tensor, H: Tensor, y: Tensor, first: Tensor) -> Step:
-        K, Z = [first * H], [y]
-        last = first
+        return self._smooth(problem, a, t, H, y, first)[0]
+
+    def recorded(
+        self, problem: OdeProblem, a: Inputs, t: Tensor, H: Tensor, y: Tensor, first: Tensor
+    ) -> tuple[Step, tuple[Tensor, ...]]:
+        """`smooth`, and of its stages but the first and the last: states, and what `Reuse.rate` hands on, each
+        (s − 1, b, …).
+        """
+        step, Z, kept = self._smooth(problem, a, t, H, y, first)
+        return step, tuple(map(torch.stack, (Z[1:-1], *zip(*kept[:-1], strict=True))))
+
+    def _smooth(
+        self, problem: OdeProblem, a: Inputs, t: Tensor, H: Tensor, y: Tensor, first: Tensor
+    ) -> tuple[Step, list[Tensor], list[Found]]:
+        K, Z, last = [first * H], [y], first
+        kept: list[Found] = []
         for c, row in zip(self.tableau.c, self.tableau.weights, strict=True):
             total = y
             for j, w in row:
                 total = total + w * K[j]
             Z.append(total)
-            last = problem.rate(t if problem.autonomous else t + c * H[:, 0], total, *a)
+            last, found = problem.kept_rate(t if problem.autonomous else t + c * H[:, 0], total, a)
+            kept.append(found)
             K.append(last * H)
         error, low = (None if w is None else combined(w, K) for w in (self.tableau.error, self.tableau.low))
         found = Step(Z[-1], last, error, low, torch.stack(K))
-        return found if self.limit is None else found._replace(**_stiffness(K, Z, problem.measured))
+        return found if self.limit is None else found._replace(**_stiffness(K, Z, problem.measured)), Z, kept
 
     def times(self, t: Tensor, H: Tensor) -> Tensor:
         """Times of all stages, (s + 1, b)."""

@@ -63,6 +63,10 @@ class OdeProblem:
         """The inputs of some rows."""
         return tuple(x.index_select(0, rows) if x.dim() > r else x for x, r in zip(a, self.ranks, strict=True))
 
+    def kept_rate(self, t: Tensor, y: Tensor, a: Inputs) -> tuple[Tensor, Found]:
+        """f, and what its transposes need of it: see `Reuse`."""
+        return (self.rate(t, y, *a), ()) if self.reuse is None else self.reuse.rate(t, y, *a)
+
     def pull_state(self, t: Tensor, y: Tensor, u: Tensor, a: Inputs) -> Tensor:
         """(∂f/∂y)ᵀ u, (B, N). Not differentiable itself where it comes from autograd."""
         if self.pull is not None:
