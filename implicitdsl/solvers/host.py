@@ -27,6 +27,11 @@ def array(t: Tensor) -> Array:
     return t.numpy(force=True)
 
 
+def column(values: Array, like: Tensor) -> Tensor:
+    """A number a sample (B,) as a tensor (B, 1)."""
+    return torch.from_numpy(values[:, None]).to(like)
+
+
 def chosen(rows: Array, new: Tensor, old: Tensor) -> Tensor:
     """`new` (B, …) in these rows (B,) of booleans, else `old`."""
     if rows.all():

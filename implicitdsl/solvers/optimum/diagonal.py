@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...ground.outcomes import Outcome
-from ..host import Array, array, chosen
+from ..host import Array, array, column
 from .quadratic import cholesky_times, peak, plus, times, times_transposed
 
 CONVERGED, RUNNING = int(Outcome.CONVERGED), int(Outcome.RUNNING)
@@ -110,6 +110,7 @@ class _State(NamedTuple):
         return _State(*(t[index] for t in self))
 
 
+@np.errstate(all="ignore")
 def solve(problem: DiagonalProblem, x0: Tensor, tol: float, max_iter: int) -> Found:
     """Mehrotra's predictor and corrector; a step solves C H⁻¹ Cᵀ, (k, k), with the diagonal H = φ″ + Σ z / t.
 
@@ -148,11 +149,19 @@ def _put(whole: Tensor, rows: Tensor, values: Tensor) -> Tensor:
     return values if len(rows) == len(whole) else whole.index_copy(0, rows, values)
 
 
+def _grams(C: Tensor) -> Tensor | None:
+    """The products CᵢCⱼ (n, k²) of shared rows, where they are few numbers: then C H⁻¹Cᵀ is one product."""
+    if C.ndim == 3 or C.shape[-1] * C.shape[-2] ** 2 > SMALL:
+        return None
+    return (C.unsqueeze(0) * C.unsqueeze(1)).flatten(0, 1).mT
+
+
 class _Here:
     """A state with its residuals, and the error of the optimality conditions relative to terms at the start, (B,)."""
 
     def __init__(self, problem: DiagonalProblem, state: _State, rows: Tensor, first: _Here | None = None) -> None:
         self.problem, self.state, self.rows = problem, state, rows
+        self.grams = _grams(problem.C) if first is None else first.grams
         x, y, s = state
         k, p = problem.d.shape[-1], problem.equalities
         slope, self.curvature = problem.entries(x, rows)
@@ -181,51 +190,51 @@ class _Here:
         found = object.__new__(_Here)
         for name, value in self.__dict__.items():
             found.__dict__[name] = value[keep] if isinstance(value, np.ndarray) else value
-            if isinstance(value, Tensor | DiagonalProblem | _State):
+            if isinstance(value, Tensor | DiagonalProblem | _State) and name != "grams":
                 found.__dict__[name] = value[index] if isinstance(value, Tensor) else value.select(index)
         return found
 
     def next(self, running: Array) -> tuple[_Here, Array | None]:
         """Where the `running` samples go from here, and which of them are stuck, if any."""
         step, alpha = self._direction()
-        alpha = chosen(running, alpha, torch.zeros_like(alpha))
+        alpha = np.where(running, alpha, 0.0)
         stuck: Array | None = None
         while True:
-            there = _Here(self.problem, self._moved(step, alpha), self.rows, self)
+            there = _Here(self.problem, self._moved(step, column(alpha, step.x)), self.rows, self)
             fine = ~running | (there.error <= JUMP * self.error)  # NaN is not
             if fine.all():
                 return there, stuck
-            alpha = chosen(fine, alpha, alpha / 4)
-            lost = running & (array(alpha.squeeze(-1)) < SHORTEST)
+            alpha = np.where(fine, alpha, alpha / 4)
+            lost = running & (alpha < SHORTEST)
             stuck = lost if stuck is None else stuck | lost
-            running, alpha = running & ~lost, chosen(lost, torch.zeros_like(alpha), alpha)
+            running, alpha = running & ~lost, np.where(lost, 0.0, alpha)
 
-    def _direction(self) -> tuple[_State, Tensor]:
+    def _direction(self) -> tuple[_State, Array]:
         """The corrected step and how much of it stays within the bounds."""
         problem, lam, s = self.problem, self.lam, self.s
         C, p, m, bounded = problem.C, problem.equalities, self.state.s.shape[-1], problem.bounded
         H = self.curvature.clamp(min=LEAST)
         if bounded:
             H = H + problem.spread(lam[:, m:] / s[:, m:])
-        weighted = C / H.unsqueeze(-2)
-        S = weighted @ C.mT
+        share, k = H.reciprocal(), C.shape[-2]
+        S = (C * share.unsqueeze(-2)) @ C.mT if self.grams is None else (share @ self.grams).view(len(H), k, k)
         diagonal = S.diagonal(dim1=-2, dim2=-1)
         if m:
             diagonal[:, p:].add_(s[:, :m] / lam[:, :m] if bounded else s / lam)
         diagonal.mul_(1 + REDUNDANT)
         L, _ = torch.linalg.cholesky_ex(S)
-        base = plus(self.above, self.dual / H, C.mT, of_x=-1)
+        base = plus(self.above, self.dual * share, C.mT, of_x=-1)
 
         def solved(ratio: Tensor, more: Tensor | None, entries: bool) -> tuple[Tensor, Tensor, Tensor]:
             """dx (where asked for), dy, and dλ / λ where dλ / λ + ds / s = ratio, s (1 + ratio) = `more` or 0."""
             right, f = base, self.dual
             if bounded:
                 extra = problem.spread(ratio[:, m:] * lam[:, m:] * problem.sign)
-                right, f = right - times(weighted, extra), f + extra
+                right, f = plus(right, extra * share, C.mT, of_x=-1), f + extra
             if more is not None and m:
                 right[:, p:].add_(more[:, :m] if bounded else more)
             dy = cholesky_times(L, right)
-            dx = plus(f, dy, C, -1, -1).div_(H) if entries or bounded else f
+            dx = plus(f, dy, C, -1, -1).mul_(share) if entries or bounded else f
             if bounded:
                 dz = lam[:, m:] * (ratio[:, m:] + problem.gather(dx) / s[:, m:])
                 dy = torch.cat([dy, dz], -1)
@@ -233,17 +242,17 @@ class _Here:
 
         if not s.shape[-1]:
             dx, dy, _ = solved(s, None, True)
-            return _State(dx, dy, s), torch.ones_like(dy[:, :1])
+            return _State(dx, dy, s), np.ones(len(dy))
         _, _, up = solved(torch.full_like(s, -1.0) if bounded else s, None, False)  # dλ / λ; and ds / s = −1 − dλ / λ
         half = up.add_(0.5)
-        alpha = half.abs().amax(-1, keepdim=True).add_(0.5).clamp_(min=1.0).reciprocal_()
-        target = self.gap.mean(-1, keepdim=True) * (1 - alpha) ** 3
+        rest = 1 - 1 / np.maximum(0.5 + array(peak(half)), 1.0)  # after the longest step that keeps all in bounds
+        target = column(array(self.gap.mean(-1)) * rest**3, s)
         ratio = (target / self.gap).addcmul_(half, half).sub_(1.25)  # −dλ ds = λ s (1 + dλ / λ) dλ / λ
         dx, dy, up = solved(ratio, torch.addcmul(s, s, ratio), True)
         other = ratio.sub_(up)  # ds / s
-        least = torch.minimum(up.amin(-1, keepdim=True), other.amin(-1, keepdim=True))
+        least = np.minimum(array(up.amin(-1)), array(other.amin(-1)))
         ds = other[:, :m] * s[:, :m] if bounded else other * s
-        return _State(dx, dy, ds), (least / -FRACTION).clamp_(min=1.0).reciprocal_()
+        return _State(dx, dy, ds), 1 / np.maximum(least / -FRACTION, 1.0)
 
     def _moved(self, step: _State, alpha: Tensor) -> _State:
         (x, y, s), problem = self.state, self.problem

@@ -21,6 +21,7 @@ start; that multiple."""
 LEAST = 1e-10
 """μ falls to no less, relative to its start."""
 WIDE = 1e8
+"""Units of z are off those of s by no more."""
 FAR = 2.0
 """How long steps are at most in the metric of the central path: (dsᵀM ds / μ)½, relative to the root of the number of
 cones. The next point is on s ∘ z = μ e again, however far it goes; it is the linear equations that suffer."""
