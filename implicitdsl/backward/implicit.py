@@ -30,6 +30,9 @@ AnyFactor = Factor | SchurFactor | Bordered
 DENSE_LIMIT = 256
 """Unknowns up to which J in closed form is factored in the backward pass (64 beside a fixed-point solver)."""
 
+ADJOINT_STEPS = 504
+"""Plain steps on an adjoint before GMRES has the rest; a multiple of 2, 3 and 7 as compiled loops test rows."""
+
 LOST = 1e-6
 """What of a cotangent may be left where the system is singular."""
 
@@ -69,7 +72,7 @@ class Solve:
         if kept or problem.diagonal or n <= limit:
             return None
         if isinstance(first, Picard):  # at its tolerance: with a rougher z a finer u gains nothing
-            again = Picard(tol=first.tol, damping=first.damping, max_iter=500)
+            again = Picard(tol=first.tol, damping=first.damping, max_iter=ADJOINT_STEPS)
             return Cascade((again, Gmres(tol=first.tol)))
         return Gmres()
 

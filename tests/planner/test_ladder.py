@@ -46,7 +46,7 @@ def planned(m: Model, language: Language = LANGUAGE, **sizes: int | None) -> Blo
         (BALL, "tanh", 4, "newton", "4 unknowns"),
         (FREE, "tanh", 16, "newton", "16 unknowns"),
         (FREE, "tanh", 16, "newton", "line search"),
-        (FREE, "tanh", 256, "picard", "100 plain steps cost less"),
+        (FREE, "tanh", 256, "picard", "84 plain steps cost less"),
         (FREE, "tanh", 257, "anderson", "257 unknowns: accelerated"),
         (MONOTONE, "relu", 64, "peaceman_rachford", "margin 0.1"),
         (in_set("SpectralBall", "SpectralBall(n, 0.99)", SQUARE, 0.99), "tanh", 512, "anderson", "slow rate 0.99"),

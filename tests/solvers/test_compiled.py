@@ -63,7 +63,7 @@ def test_compiled_equals_eager(solver: Solver, problem: RootProblem, a: tuple[Te
     assert compiled[1].tolist() == eager[1].tolist() == [converged, converged, lost, converged, converged]
     others = torch.tensor([0, 1, 3, 4])
     assert (compiled[0] - eager[0])[others].abs().max() < 1e-10
-    # Picard is tested every seventh step, compiled every fifth, which divides its limit
+    # Picard is tested every seventh step, compiled every fifth, which divides its limit of 5000
     assert (compiled[2] - eager[2])[others].abs().max() <= 6
     assert torch.equal(compiled[3].isfinite(), eager[3].isfinite())
 

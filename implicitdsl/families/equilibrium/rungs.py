@@ -33,8 +33,11 @@ SMALL = 256
 SLOW = 0.98
 """From this rate on plain iteration is slower than its acceleration."""
 
-TRIAL = (40, 100)
-"""A trial of plain iteration without a certificate is worth it for at least, and takes at most, so many steps."""
+TRIAL = (42, 84)
+"""A trial of plain iteration without a certificate is worth it for at least, and takes at most, so many steps.
+
+Multiples of 42: compiled loops test their rows every 2, 3 or 7 steps, or more often where that does not divide a limit.
+"""
 
 Facts = Mapping[str, Fact]
 Sizes = Mapping[str, int | None]
@@ -146,7 +149,7 @@ def picard_trial(facts: Facts, sizes: Sizes) -> Verdict:
         return False, none
     if _no_step(facts) or value(facts, "bracket") is not None:
         return False, none
-    steps = min(TRIAL[1], int(newton_price(n) / 2 / picard_step_price(n)))
+    steps = min(TRIAL[1], int(newton_price(n) / 2 / picard_step_price(n)) // TRIAL[0] * TRIAL[0])
     if steps < TRIAL[0]:
         return False, none
     why = f"{none}, but {steps} plain steps cost less than factoring {n} × {n} Jacobians: tried first"
