@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from implicitdsl.solvers.host import array, chosen
 from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import norm
 
@@ -34,29 +34,18 @@ def finished(
     point, of another kind. Cost: one step and one F each. What concerns whole samples is kept by the host.
     """
     state, trial, F = first, first, problem.F(first, a) if F is None else F
-    error = _host(norm(F))
-    left = _host(open_) & (error > EXACT)
-    room = NEAR * (1 + _host(first[:, :n].abs().amax(-1))) if left.any() else error
+    error = array(norm(F))
+    left = array(open_) & (error > EXACT)
+    room = NEAR * (1 + array(first[:, :n].abs().amax(-1))) if left.any() else error
     for _ in range(STEPS):
         if not left.any():
             break
         # also where the residual grows at first: the active set of s = λ = √μ is open until a step decides it
-        trial = _where(left, trial - step(trial, F), trial)
+        trial = chosen(left, trial - step(trial, F), trial)
         F = problem.F(trial, a)
-        after = _host(norm(F))
-        near = _host((trial - first)[:, :n].abs().amax(-1)) <= room
+        after = array(norm(F))
+        near = array((trial - first)[:, :n].abs().amax(-1)) <= room
         helps = left & near & (after < error)
-        state, error = _where(helps, trial, state), np.where(helps, after, error)
+        state, error = chosen(helps, trial, state), np.where(helps, after, error)
         left = left & (after > EXACT) & near & (helps | (error > ROUNDING))
     return state, torch.from_numpy(error).to(first.device)
-
-
-def _host(t: Tensor) -> np.ndarray[Any, Any]:
-    return t.detach().cpu().numpy()
-
-
-def _where(rows: np.ndarray[Any, Any], new: Tensor, old: Tensor) -> Tensor:
-    """The new values in these rows."""
-    if rows.all():
-        return new
-    return torch.where(torch.from_numpy(rows).to(old.device).unsqueeze(-1), new, old)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..host import Array, array
 from .dual import GATHERED, Active, Walls, factor
 from .quadratic import cholesky_times, times
 
@@ -24,9 +25,6 @@ PASSES = ((12, 1e-3), (30, 1e-8))
 """Iterations and accuracy of the interior points that other starts come from."""
 LOSS = 1e-12
 """A slack that counts as zero, relative to 1 + ‖r‖."""
-
-
-Host = np.ndarray[Any, Any]
 
 
 class Complement(NamedTuple):
@@ -88,7 +86,7 @@ def _exchanged(S: Tensor, r: Tensor, active: Tensor) -> tuple[Complement, int]:
     s, floor = S, r + room if walls is None else room.div_(walls.height)
     found: tuple[Tensor, ...] = ()
     F, last, index, live, fewest, round_ = None, None, None, None, None, 0
-    held = out = _host(free)
+    held = out = array(free)
     taken = np.zeros(rows, dtype=np.int64)
     while True:
         round_ += 1
@@ -101,7 +99,7 @@ def _exchanged(S: Tensor, r: Tensor, active: Tensor) -> tuple[Complement, int]:
             F = walls.factor(free)
             y = value = torch.cholesky_solve(right, F)
             after = y <= floor
-        wrong = _host(after) ^ held
+        wrong = array(after) ^ held
         many = wrong.sum((1, 2))
         open_ = many.nonzero()[0]
         left = len(open_)
@@ -114,7 +112,7 @@ def _exchanged(S: Tensor, r: Tensor, active: Tensor) -> tuple[Complement, int]:
             tired = ((many >= fewest) & (many > 1)).nonzero()[0]
             if round_ > PATIENCE and len(tired):
                 which = tired if live is None else live[tired]
-                size = _host(value)[tired]
+                size = array(value)[tired]
                 if walls is not None:
                     size = np.where(held[tired], -walls.height * size, size)
                 wrong[tired] &= _worst(S, which, size, held[tired])
@@ -144,10 +142,6 @@ def _exchanged(S: Tensor, r: Tensor, active: Tensor) -> tuple[Complement, int]:
     return Complement(y, act, torch.from_numpy(taken).to(r.device), last), left
 
 
-def _host(t: Tensor) -> Host:
-    return t.detach().cpu().numpy()
-
-
 def _slack(S: Tensor, y: Tensor, floor: Tensor) -> Tensor:
     """floor + S y, of columns, for S (m, m) or (B, m, m), which is symmetric."""
     if S.ndim == 2:
@@ -157,9 +151,9 @@ def _slack(S: Tensor, y: Tensor, floor: Tensor) -> Tensor:
     return torch.baddbmm(floor.mT, y.mT, S).mT  # as rows it takes half the time
 
 
-def _worst(S: Tensor, samples: Host, value: Host, free: Host) -> Host:
+def _worst(S: Tensor, samples: Array, value: Array, free: Array) -> Array:
     """Of some samples, the rows whose multipliers, or slacks where they are `free`, are nearly the worst, (k, m, 1)."""
-    diagonal = _host(S.diagonal(dim1=-2, dim2=-1))
+    diagonal = array(S.diagonal(dim1=-2, dim2=-1))
     diagonal = diagonal if S.ndim == 2 else diagonal[samples]
     unit = np.sqrt(np.maximum(diagonal, np.finfo(diagonal.dtype).tiny))[..., None]
     size = np.where(free, value / unit, value * unit)
@@ -173,7 +167,7 @@ def _written(found: tuple[Tensor, ...], live: Tensor | None, values: tuple[Tenso
     return tuple(t.index_copy_(0, live, value) for t, value in zip(found, values, strict=True))
 
 
-def _placed(found: Host, live: Host | None, values: Host) -> Host:
+def _placed(found: Array, live: Array | None, values: Array) -> Array:
     """The same on the host."""
     if live is None:
         return values

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...ground.outcomes import Outcome
+from ..host import Array, array
 from .quadratic import peak
 
 CONVERGED, RUNNING = int(Outcome.CONVERGED), int(Outcome.RUNNING)
@@ -21,7 +22,6 @@ LEAST = 1e-8
 SHARE = 0.25
 """Samples that are done leave the batch where at most such a share is open."""
 
-Host = np.ndarray[Any, Any]
 """What concerns whole samples is kept by the host, which has to know it anyway, and whose operators cost less."""
 
 
@@ -52,13 +52,13 @@ def minimise(
     rows, found, z = torch.arange(z0.shape[0], device=z0.device), z0, z0
     live, open_ = np.arange(len(z0)), np.ones(len(z0), dtype=bool)
     status, iterations = np.full(len(z0), RUNNING), np.zeros(len(z0), dtype=np.int64)
-    f, g, H = _host(first[0]), *first[1:]
-    error = _host(peak(g))
+    f, g, H = array(first[0]), *first[1:]
+    error = array(peak(g))
     least = tol * (1 + error)
     for it in range(max_iter + 1):
         if it:
             g, H = derivatives(z, rows)
-            error = _host(peak(g))
+            error = array(peak(g))
         done, lost = error <= least, ~np.isfinite(error + f)
         if it == max_iter or (open_ & (done | lost)).any():
             left = int(Outcome.MAX_ITERATIONS) if it == max_iter else RUNNING
@@ -74,7 +74,7 @@ def minimise(
                 rows, z, g, H = (t.index_select(0, within) for t in (rows, z, g, H))
                 live, f, least, open_ = live[open_], f[open_], least[open_], open_[open_]
         p = _direction(g, H, open_)
-        z, f, moved = _searched(value, rows, z, f, p, -_host((g * p).sum(-1)), open_)
+        z, f, moved = _searched(value, rows, z, f, p, -array((g * p).sum(-1)), open_)
         if not moved[open_].all():
             stuck = open_ & ~moved
             ended = np.where(_far(z), int(Outcome.UNBOUNDED), int(Outcome.STALLED))
@@ -88,22 +88,18 @@ def minimise(
     return Minimum(found, *verdicts, (g, H) if whole else None)
 
 
-def _host(t: Tensor) -> Host:
-    return t.detach().cpu().numpy()
+def _far(z: Tensor) -> Array:
+    return array(peak(z)) > FAR
 
 
-def _far(z: Tensor) -> Host:
-    return _host(peak(z)) > FAR
-
-
-def _direction(g: Tensor, H: Tensor, open_: Host) -> Tensor:
+def _direction(g: Tensor, H: Tensor, open_: Array) -> Tensor:
     """H⁻¹ g; where H is not definite |H|⁻¹ g, which goes up along every eigenvector (Dauphin et al. 2014)."""
     if H.shape[-1] == 1:
         h = H.squeeze(-1).abs()
         return g / torch.where(h > 0, h, 1.0)
     L, info = torch.linalg.cholesky_ex(H)
     p = torch.cholesky_solve(g.unsqueeze(-1), L).squeeze(-1)
-    bad = (_host(info) > 0) & open_
+    bad = (array(info) > 0) & open_
     if bad.any():
         where = torch.from_numpy(bad).to(H.device)
         values, V = torch.linalg.eigh(H[where].nan_to_num(0.0, 0.0, 0.0))
@@ -114,15 +110,15 @@ def _direction(g: Tensor, H: Tensor, open_: Host) -> Tensor:
 
 
 def _searched(
-    value: Callable[[Tensor, Tensor], Tensor], rows: Tensor, z: Tensor, f: Host, p: Tensor, slope: Host, open_: Host
-) -> tuple[Tensor, Host, Host]:
+    value: Callable[[Tensor, Tensor], Tensor], rows: Tensor, z: Tensor, f: Array, p: Tensor, slope: Array, open_: Array
+) -> tuple[Tensor, Array, Array]:
     """The point against p, its value, and which of the open samples moved."""
     room, fall = f + 1e-12 * (1 + np.abs(f)), 1e-4 * np.minimum(slope, 0.0)
     moved, waiting, found, at = np.zeros_like(open_), open_, f, z
     for k in range(HALVINGS + 1):
         alpha = 0.5**k
         trial = torch.sub(z, p, alpha=alpha)
-        new = _host(value(trial, rows))
+        new = array(value(trial, rows))
         good = waiting & (new <= room + alpha * fall)  # false for NaN
         if good.all():
             return trial, new, good
