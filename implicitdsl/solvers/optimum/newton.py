@@ -22,7 +22,7 @@ LEAST = 1e-8
 SHARE = 0.25
 """Samples that are done leave the batch where at most such a share is open."""
 
-"""What concerns whole samples is kept by the host, which has to know it anyway, and whose operators cost less."""
+# What concerns whole samples is kept by the host, which has to know it anyway, and whose operators cost less.
 
 
 class Minimum(NamedTuple):
