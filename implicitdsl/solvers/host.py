@@ -27,6 +27,11 @@ def array(t: Tensor) -> Array:
     return t.numpy(force=True)
 
 
+def lengths(t: Tensor) -> Array:
+    """‖·‖₂ of each sample (B, n) for the host."""
+    return array(torch.linalg.vector_norm(t, dim=-1))
+
+
 def column(values: Array, like: Tensor) -> Tensor:
     """A number a sample (B,) as a tensor (B, 1)."""
     return torch.from_numpy(values[:, None]).to(like)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...ground.outcomes import Outcome
 from ..factor import Factor, factorise
-from ..host import Array, array, chosen
+from ..host import Array, array, chosen, lengths
 from .cones import Cones
 from .minty import Minty
 from .nesterov_todd import NesterovTodd
@@ -206,7 +206,7 @@ def _polished(
     was singular. What concerns whole samples is kept by the host."""
     P, q, A, b = data
     F = optimality(cones, state, P, q, A, b)
-    error, first, trial, size, known = _norm(F), state, state, 1 + array(peak(state)), array(status)
+    error, first, trial, size, known = lengths(F), state, state, 1 + array(peak(state)), array(status)
     exact, near = EXACT * size, NEAR * size
     open_ = (known != int(Outcome.INFEASIBLE)) & (known != int(Outcome.UNBOUNDED)) & (error > exact)
     factor: Factor | None = None
@@ -219,7 +219,7 @@ def _polished(
         seen = seen or bool((singular & open_).any())
         trial = chosen(open_, trial - tried.solve(F), trial)
         F = optimality(cones, trial, P, q, A, b)
-        after = _norm(F)
+        after = lengths(F)
         helps = open_ & (after < error) & (array(peak(trial - first)) <= near)
         # a step of its own Jacobian that meets the conditions has seen the right pieces of them
         right = ~open_ | helps & (after <= ROUNDING * exact) & ~singular
@@ -228,10 +228,6 @@ def _polished(
         # also on where ‖F‖ grows: which constraints are active is open at s ≈ y ≈ 0 until a step decides it
         open_ = open_ & np.isfinite(after) & (error > exact) & (helps | (error > ROUNDING * exact))
     return state, error, factor, seen
-
-
-def _norm(F: Tensor) -> Array:
-    return array(torch.linalg.vector_norm(F, dim=-1))
 
 
 def _met(state: Tensor, error: Array, cones: Cones, data: Sequence[Tensor], tol: float) -> Array:

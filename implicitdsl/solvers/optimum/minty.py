@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..host import Array, array
+from ..host import Array, array, lengths
 from .cones import Cones
 from .nesterov_todd import REGULAR, SMALL, TINY, Shape, start, uniform
 from .quadratic import cholesky_times, plus
@@ -147,12 +147,12 @@ class Minty:
         x, s, z, degree = at.x, at.s, at.z, shape.plain + shape.c
         mu = array((s * z).sum(-1)) / degree
         begin, few = mu, max(1, SMALL // (q.shape[-1] * max(1, h.shape[-1])))
-        size = [_norm(t) for t in (q, h)]
+        size = [lengths(t) for t in (q, h)]
         scale = size
         live, found, count = np.arange(rows), np.zeros(rows, dtype=bool), np.zeros(rows, dtype=np.int64)
         out: list[Tensor] = []
         for it in range(self.max_iter + 1):
-            theta = np.clip(_norm(z) / _norm(s), 1 / WIDE, WIDE)
+            theta = np.clip(lengths(z) / lengths(s), 1 / WIDE, WIDE)
             root = 0.5 * np.sqrt(mu / theta)
             units, *pieces = _columns(x, theta, 0.25 / root, root, np.sqrt(0.5 * theta))
             w = torch.addcdiv(s, z, units, value=-1)
@@ -160,7 +160,7 @@ class Minty:
             s, z = f.s, units * (f.s - w)
             short = plus(s - program.h, x, program.G.mT)
             stationary = plus(plus(program.q, x, program.P), z, program.G)
-            off = [_norm(t) for t in (stationary, short)]
+            off = [lengths(t) for t in (stationary, short)]
             if not it:
                 scale = [a + b + 1e-300 for a, b in zip(size, off, strict=True)]
             error = np.maximum(*(a / (1 + b) for a, b in zip(off, size, strict=True)))
@@ -198,10 +198,6 @@ class Minty:
         x, w = out
         done, count = (torch.from_numpy(t).to(x.device) for t in (found, count))
         return x, w if back is None else w[:, back], done, count
-
-
-def _norm(t: Tensor) -> Array:
-    return array(torch.linalg.vector_norm(t, dim=-1))
 
 
 def _columns(like: Tensor, *values: Array) -> tuple[Tensor, ...]:

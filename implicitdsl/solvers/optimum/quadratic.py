@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...ground.outcomes import Outcome
+from ..host import array
 
 CERTAIN = 1e-7
 """How nearly a ray must satisfy Farkas' conditions, relative to what it proves."""
@@ -217,7 +218,7 @@ def met(problem: Quadratic, z: Tensor, y: Tensor, tol: float) -> tuple[Tensor, b
         parts += [slack[:, :k]] if k else []
         parts += [torch.minimum(y[:, k:], slack[:, k:]) if k else torch.minimum(y, slack)] if k < m else []
     worst = (torch.cat(parts, -1) if m else parts[0]).abs().amax(-1)
-    if bool((worst.detach().cpu().numpy() <= tol).all()):
+    if bool((array(worst) <= tol).all()):
         return worst, True
     worst = residual(problem, z, y)
     return worst, bool((worst <= tol).all())
