@@ -1,16 +1,15 @@
-"""Euclidean projections on products of self-dual cones and their derivatives; symmetric matrices as vectors."""
+"""Projections on products of self-dual cones, their smoothings and derivatives; symmetric matrices as vectors."""
 
-# pyright: reportIncompatibleMethodOverride=false
-# (torch declares the methods of autograd.Function with *args)
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from . import spectral
 
 WEAK = 1e-7
 """Relative to the largest entry: what counts as zero of slack and multiplier."""
@@ -20,12 +19,19 @@ WEAK = 1e-7
 class Cones:
     """{0}^zero × R₊^nonneg × Q^k × … × S₊^k × …: second-order cones Q^k = {(t, y): t ≥ ‖y‖} by length `second`, and
     semidefinite matrices of `orders` k as `svec` vectors of length k (k + 1) / 2.
+
+    `mu` > 0 smooths the projection Π: s = Π(w) and y = s − w then are the point of the central path s ∘ y = μ e with
+    s − y = w (but y = 0 in {0}, and for matrices that are `sharp`, by number): s = ½ (w + (w² + 4 μ e)^½) in the
+    algebra of the cone (Fukushima, Luo & Tseng 2001). That is −μ log s of numbers, −½ μ log(t² − ‖y‖²) of second-order
+    cones and −μ log det S of matrices as barriers.
     """
 
     zero: int
     nonneg: int
     orders: tuple[int, ...]
     second: tuple[int, ...] = ()
+    mu: float = 0.0
+    sharp: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -66,10 +72,13 @@ class Cones:
     def project(self, w: Tensor) -> Tensor:
         """Π(w), (B, size), with the derivative `slope`."""
         zero, nonneg, second, *matrices = self.parts(w)
-        found = [torch.zeros_like(zero), nonneg.clamp(min=0)] if self.plain else []
+        found = [torch.zeros_like(zero), self._positive(nonneg)] if self.plain else []
         if self.second:
-            found.append(self.unpad(_second(self.pad(second))))
-        found += [_Projection.apply(v, k) for k, v in zip(self.orders, matrices, strict=True)]
+            q = self.pad(second)
+            found.append(self.unpad(_smooth_second(q, self.mu) if self.mu else _second(q)))
+        for i, (k, v) in enumerate(zip(self.orders, matrices, strict=True)):
+            W, R = _matrix(v, k)
+            found.append(spectral.project(W, self._mu_of(i)).flatten(-2) @ R.mT)
         return torch.cat(found, -1) if len(found) != 1 else found[0]
 
     def slope(self, w: Tensor) -> Tensor:
@@ -77,15 +86,27 @@ class Cones:
         zero, nonneg, second, *matrices = self.parts(w)
         blocks: list[Tensor] = []
         if self.plain:
-            blocks.append(torch.diag_embed(torch.cat([torch.zeros_like(zero), (nonneg > 0).to(w.dtype)], -1)))
+            blocks.append(torch.diag_embed(torch.cat([torch.zeros_like(zero), self._positive_slope(nonneg)], -1)))
         if self.second:
-            slopes = _second_slope(self.pad(second))
+            q = self.pad(second)
+            slopes = _smooth_second_slope(q, self.mu) if self.mu else _second_slope(q)
             if self.uniform:
                 blocks.append(torch.diag_embed(slopes.movedim(1, -1), dim1=1, dim2=3).flatten(3, 4).flatten(1, 2))
             else:
                 blocks += [slopes[:, cone, :k, :k] for cone, k in enumerate(self.second)]
-        blocks += [_Slope.apply(v, k) for k, v in zip(self.orders, matrices, strict=True)]
+        for i, (k, v) in enumerate(zip(self.orders, matrices, strict=True)):
+            W, R = _matrix(v, k)
+            blocks.append(spectral.slope(W, R.unflatten(-1, (k, k)), self._mu_of(i)).flatten(-2) @ R.mT)
         return _block_diagonal(blocks) if len(blocks) != 1 else blocks[0]
+
+    def _positive(self, w: Tensor) -> Tensor:
+        return 0.5 * (w + (w.square() + 4 * self.mu).sqrt()) if self.mu else w.clamp(min=0)
+
+    def _positive_slope(self, w: Tensor) -> Tensor:
+        return 0.5 * (1 + w / (w.square() + 4 * self.mu).sqrt()) if self.mu else (w > 0).to(w.dtype)
+
+    def _mu_of(self, matrix: int) -> float:
+        return 0.0 if matrix in self.sharp else self.mu
 
     def weak(self, w: Tensor) -> Tensor:
         """How many numbers, second-order cones and eigenvalues are active without a multiplier: w = s − y is where the
@@ -97,7 +118,7 @@ class Cones:
             q = self.pad(second)
             count = count + ((q[..., 0].abs() - q[..., 1:].norm(dim=-1)).abs() <= near).sum(-1)
         for k, v in zip(self.orders, matrices, strict=True):
-            count = count + (_eigen(v, k)[0].abs() <= near).sum(-1)
+            count = count + (spectral.eigen(_matrix(v, k)[0])[0].abs() <= near).sum(-1)
         return count
 
     def parts(self, w: Tensor) -> list[Tensor]:
@@ -133,6 +154,39 @@ def _second_slope(w: Tensor) -> Tensor:
     return torch.where(outside.unsqueeze(-1), between, torch.where((t > 0).unsqueeze(-1), eye, 0.0))
 
 
+def _root(w: Tensor, mu: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """t, y, the first entry of b = (w² + 4 μ e)^½, whose others are t y over it, and det b: smooth in t and y.
+
+    With r = √((t ± ‖y‖)² + 4 μ), the eigenvalues of b, det b = r₊ r₋ and b = (½ (r₊ + r₋), 2 t y / (r₊ + r₋)).
+    """
+    t, y = w[..., :1], w[..., 1:]
+    a, c = t.square(), y.square().sum(-1, keepdim=True)
+    det = ((a - c).square() + 8 * mu * (a + c) + 16 * mu * mu).sqrt()
+    first = (0.5 * (a + c + 4 * mu + det)).sqrt()
+    return t, y, first, det
+
+
+def _smooth_second(w: Tensor, mu: float) -> Tensor:
+    """½ (w + b), (…, k)."""
+    t, y, first, _ = _root(w, mu)
+    return 0.5 * torch.cat([t + first, (1 + t / first) * y], -1)
+
+
+def _smooth_second_slope(w: Tensor, mu: float) -> Tensor:
+    """Its derivative ½ (I + L(b)⁻¹ L(w)), (…, k, k), L(w) = [[t, yᵀ], [y, t I]] the product with w: from b² = w² + 4 μ
+    e follows b ∘ db = w ∘ dw."""
+    t, y, first, det = _root(w, mu)
+    ratio = t / first
+    corner = t * (first - y.square().sum(-1, keepdim=True) / first) / det
+    side = (first - t * ratio) / det * y
+    eye = torch.eye(y.shape[-1], dtype=w.dtype, device=w.device)
+    bend = (ratio * (ratio.square() - 1) / det).unsqueeze(-1)
+    inner = ratio.unsqueeze(-1) * eye + bend * (y.unsqueeze(-1) * y.unsqueeze(-2))
+    top = torch.cat([corner, side], -1).unsqueeze(-2)
+    both = torch.cat([top, torch.cat([side.unsqueeze(-1), inner], -1)], -2)
+    return 0.5 * (torch.eye(w.shape[-1], dtype=w.dtype, device=w.device) + both)
+
+
 def triangle(k: int) -> tuple[Tensor, Tensor]:
     """Row and column of the entries of `svec`: the upper triangle, column by column."""
     columns, rows = torch.tril_indices(k, k)
@@ -153,122 +207,10 @@ def svec_matrix(k: int) -> Tensor:
     return R
 
 
-def _eigen(v: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def _matrix(v: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The symmetric matrix of an `svec` vector; and `svec_matrix`."""
     R = svec_matrix(k).to(v)
-    finite = v.isfinite().all(-1, keepdim=True)
-    values, vectors = torch.linalg.eigh((torch.where(finite, v, 0.0) @ R).unflatten(-1, (k, k)))
-    return torch.where(finite, values, torch.nan), vectors, R
-
-
-class _Projection(torch.autograd.Function):
-    """On the semidefinite matrices of order k, as `svec` vectors."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(w: Tensor, k: int) -> Tensor:
-        values, V, R = _eigen(w, k)
-        return ((V * values.clamp(min=0).unsqueeze(-2)) @ V.mT).flatten(-2) @ R.mT
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-        ctx.order = inputs[1]
-        ctx.save_for_backward(inputs[0])
-        ctx.save_for_forward(inputs[0])
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        (w,) = ctx.saved_tensors
-        return (_Slope.apply(w, ctx.order) @ g.unsqueeze(-1)).squeeze(-1), None
-
-    @staticmethod
-    def jvp(ctx: Any, t: Tensor, _: None) -> Tensor:
-        (w,) = ctx.saved_tensors
-        return (_Slope.apply(w, ctx.order) @ t.unsqueeze(-1)).squeeze(-1)
-
-
-class _Slope(torch.autograd.Function):
-    """Its derivative, (…, d, d); differentiable where no eigenvalue is zero."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(w: Tensor, k: int) -> Tensor:
-        values, V, R = _eigen(w, k)
-        gap = values.unsqueeze(-1) - values.unsqueeze(-2)
-        up = values.clamp(min=0)
-        same = gap.abs() <= 1e-14 * values.abs().amax(-1)[..., None, None].clamp(min=1e-300)
-        ratio = (up.unsqueeze(-1) - up.unsqueeze(-2)) / torch.where(same, 1.0, gap)
-        both = ((values.unsqueeze(-1) > 0) & (values.unsqueeze(-2) > 0)).to(w.dtype)
-        weight = torch.where(same, both, ratio)
-        # V (weight ∘ (Vᵀ E V)) Vᵀ of every basis matrix E
-        basis = R.unflatten(-1, (k, k))
-        inner = V.mT.unsqueeze(-3) @ basis @ V.unsqueeze(-3)
-        outer = V.unsqueeze(-3) @ (weight.unsqueeze(-3) * inner) @ V.mT.unsqueeze(-3)
-        return outer.flatten(-2) @ R.mT
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-        ctx.order = inputs[1]
-        ctx.save_for_backward(inputs[0])
-        ctx.save_for_forward(inputs[0])
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        (w,) = ctx.saved_tensors
-        pull = torch.func.vjp(lambda w: _slope(w, ctx.order), w)[1]
-        return pull(g)[0], None
-
-    @staticmethod
-    def jvp(ctx: Any, t: Tensor, _: None) -> Tensor:
-        (w,) = ctx.saved_tensors
-        return torch.func.jvp(lambda w: _slope(w, ctx.order), (w,), (t,))[1]
-
-
-def _slope(w: Tensor, k: int) -> Tensor:
-    """The same, of twice the cost, by what can be differentiated again: with |W| = 2 Π(W) − W the derivative of |W| in
-    the direction E is the X with |W| X + X |W| = W E + E W, as |W|² = W²."""
-    R = svec_matrix(k).to(w)
-    basis = R.unflatten(-1, (k, k))
-
-    def matrix(v: Tensor) -> Tensor:
-        return (v @ R).unflatten(-1, (k, k))
-
-    W = matrix(w).unsqueeze(-3)
-    X = _Lyapunov.apply(matrix(2 * _Projection.apply(w, k) - w), W @ basis + basis @ W)
-    return 0.5 * (basis + X).flatten(-2) @ R.mT
-
-
-class _Lyapunov(torch.autograd.Function):
-    """X with A X + X A = M, for A (…, k, k) symmetric and definite and M (…, d, k, k). O(d k³)."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(A: Tensor, M: Tensor) -> Tensor:
-        values, V = torch.linalg.eigh(A)
-        total = values.unsqueeze(-1) + values.unsqueeze(-2)
-        flat = total <= 1e-14 * values.amax(-1)[..., None, None]
-        weight = torch.where(flat, 0.0, 1 / torch.where(flat, 1.0, total)).unsqueeze(-3)
-        V = V.unsqueeze(-3)
-        return V @ (weight * (V.mT @ M @ V)) @ V.mT
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], output)
-        ctx.save_for_forward(inputs[0], output)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
-        A, X = ctx.saved_tensors
-        u = _Lyapunov.apply(A, g)
-        return -(u @ X.mT + X.mT @ u).sum(-3), u
-
-    @staticmethod
-    def jvp(ctx: Any, a: Tensor, m: Tensor) -> Tensor:
-        A, X = ctx.saved_tensors
-        a = a.unsqueeze(-3)
-        return _Lyapunov.apply(A, m - a @ X - X @ a)
+    return (v @ R).unflatten(-1, (k, k)), R
 
 
 def _block_diagonal(blocks: list[Tensor]) -> Tensor:
