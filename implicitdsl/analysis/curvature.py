@@ -156,17 +156,20 @@ class Curvatures:
         return self._linear(a, b)
 
     def _entropy(self, x: Expr, other: Expr) -> bool:
-        """x log x, and the relative entropy x log(x / y), jointly convex for y > 0."""
+        """x log(c x), and the relative entropy x log(c x / y), jointly convex for y ≥ 0; constants c ≥ 0."""
         if other.op != "call" or other.name != "log" or not self.is_affine(x):
             return False
-        inside = other.args[0]
-        if self._stripped(inside) is self._stripped(x):
+        inside, x = self._stripped(other.args[0]), self._stripped(x)
+        if inside is x:
             return True
-        return inside.op == "div" and inside.args[0] is x and self.is_affine(inside.args[1]) and self._above(inside)
+        if inside.op != "div" or self._stripped(inside.args[0]) is not x:
+            return False
+        y = inside.args[1]
+        return self.is_affine(y) and self.above(x if self.is_constant(y) else y)
 
     def _stripped(self, e: Expr) -> Expr:
-        """x of c x with c ≥ 0 constant, a repeated number as the number."""
-        while e.op == "mul":
+        """x of c x and x / c with c ≥ 0 constant, a repeated number as the number."""
+        while e.op in ("mul", "div"):
             inner = self._weighted(e)
             if inner is not None and self.above(inner[0]):
                 e = inner[1]
@@ -175,9 +178,6 @@ class Curvatures:
             else:
                 break
         return e
-
-    def _above(self, quotient: Expr) -> bool:
-        return nonnegative(quotient.args[1], self.bounds) or self.is_constant(quotient.args[1])
 
     def _even(self, x: Expr) -> Curvature:
         """x², Σ x²: convex where |x| is."""

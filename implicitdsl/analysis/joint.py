@@ -1,4 +1,4 @@
-"""Convexity of several arguments together: perspectives, geometric means, p-norms.
+"""Convexity of several arguments together: perspectives, geometric means, p-norms; and products of powers.
 
 Boyd & Vandenberghe, Convex Optimization (2004), §3.1.5 and §3.2.6.
 """
@@ -16,6 +16,7 @@ from implicitdsl.ir.remake import replace
 from .bounds import Bounds
 from .definite import nonnegative
 from .elementwise import first_coupling
+from .powers import powers
 
 C = Curvature
 
@@ -29,6 +30,7 @@ class Rules(Protocol):
     def bounds(self) -> Bounds: ...
 
     def of(self, e: Expr) -> Curvature: ...
+    def above(self, e: Expr) -> bool: ...
     def is_affine(self, e: Expr) -> bool: ...
     def is_convex(self, e: Expr) -> bool: ...
     def is_concave(self, e: Expr) -> bool: ...
@@ -42,13 +44,14 @@ def joint(e: Expr, rules: Rules) -> Curvature:
         case "mul":
             a, b = e.args
             found = perspective(a, b, rules)
-            return perspective(b, a, rules) if found is C.UNKNOWN else found
-        case "pow":
-            if _mean(e.args[0], e.args[1], rules):
-                return C.CONCAVE
-            return C.CONVEX if _norm(e.args[0], e.args[1], rules) else C.UNKNOWN
+            found = perspective(b, a, rules) if found is C.UNKNOWN else found
+            return powers(e, rules) if found is C.UNKNOWN else found
+        case "pow" if _mean(e.args[0], e.args[1], rules):
+            return C.CONCAVE
+        case "pow" | "div":
+            return powers(e, rules)
         case "call" if e.name == "sqrt":
-            return C.CONCAVE if _mean(e.args[0], build.num(0.5), rules) else C.UNKNOWN
+            return powers(e, rules)
         case "call" if e.name == "exp":
             return C.CONCAVE if _logarithms(e.args[0], rules) else C.UNKNOWN
         case "call" if e.name == "log":
@@ -79,28 +82,15 @@ def perspective(t: Expr, e: Expr, rules: Rules) -> Curvature:
 
 
 def _mean(x: Expr, exponent: Expr, rules: Rules) -> bool:
-    """(x₁ … xₙ)ᵏ of nonnegative concave factors with n k ≤ 1."""
-    if x.op == "call" and x.name == "prod":
-        (values,) = x.args
-        few = exponent.op == "div" and exponent.args[0].number == 1.0
-        whole = few and build.as_dim(exponent.args[1]) == size_of(values.shape)
-        count = rules.bounds.context.size(values.shape)
-        k = exponent.number
-        whole = whole or (count is not None and k is not None and k > 0 and count * k <= 1)
-        return whole and rules.is_concave(values) and nonnegative(values, rules.bounds)
-    k, factors = exponent.number, _factors(x)
-    if k is None or k <= 0 or len(factors) < 2 or len(factors) * k > 1:
+    """prod(x)ᵏ of n nonnegative concave factors with n k ≤ 1."""
+    if x.op != "call" or x.name != "prod":
         return False
-    return all(rules.is_concave(f) and nonnegative(f, rules.bounds) for f in factors)
-
-
-def _factors(e: Expr) -> list[Expr]:
-    """Of a product entry by entry, whole powers as often as they count."""
-    if e.op == "mul" and e.args[0].shape == e.args[1].shape:
-        return [*_factors(e.args[0]), *_factors(e.args[1])]
-    if e.op == "pow" and (k := e.args[1].number) is not None and k in (2.0, 3.0, 4.0):
-        return _factors(e.args[0]) * int(k)
-    return [e]
+    (values,) = x.args
+    few = exponent.op == "div" and exponent.args[0].number == 1.0
+    whole = few and build.as_dim(exponent.args[1]) == size_of(values.shape)
+    count, k = rules.bounds.context.size(values.shape), exponent.number
+    whole = whole or (count is not None and k is not None and k > 0 and count * k <= 1)
+    return whole and rules.is_concave(values) and nonnegative(values, rules.bounds)
 
 
 def _logarithms(e: Expr, rules: Rules) -> bool:
@@ -118,16 +108,3 @@ def _inverse(e: Expr, rules: Rules) -> bool:
     if e.op != "div" or not rules.is_constant(e.args[0]) or not nonnegative(e.args[0], rules.bounds):
         return False
     return rules.is_concave(e.args[1])
-
-
-def _norm(x: Expr, exponent: Expr, rules: Rules) -> bool:
-    """(Σ |u|ᵖ)^(1/p) of an affine u, p ≥ 1; also of a convex u ≥ 0."""
-    if x.op != "sum" or x.args[0].op != "pow":
-        return False
-    base, power = x.args[0].args
-    p, k = power.number, exponent.number
-    if p is None or k is None or p < 1 or abs(p * k - 1) > 1e-12:
-        return False
-    if base.op == "call" and base.name == "abs":
-        return rules.is_affine(base.args[0])
-    return (rules.is_affine(base) and p % 2 == 0) or (rules.is_convex(base) and nonnegative(base, rules.bounds))

@@ -169,6 +169,7 @@ def test_what_cvxpy_accepts_is_accepted(pair: tuple[Expr, Any]) -> None:
 
 LOG, EXP, SQRT = call("log"), call("exp"), call("sqrt")
 T = build.add(build.total(y), num(0.5))  # an affine number > 0
+Y1 = build.add(y, build.ones((N,)))
 TOGETHER: dict[str, tuple[Expr, str]] = {
     "y exp(x / y)": (build.mul(y, EXP(build.div(x, y))), "convex"),
     "y log(w / y)": (build.mul(y, LOG(build.div(w, y))), "concave"),
@@ -196,7 +197,39 @@ TOGETHER: dict[str, tuple[Expr, str]] = {
     "log(w / y)": (LOG(build.div(w, y)), "convex"),
     "(Σ |x|³)^(1/3)": (build.power(build.total(build.power(call("abs")(x), num(3.0))), num(1 / 3)), "convex"),
     "(Σ x⁴)^(1/4)": (build.power(build.total(build.power(x, num(4.0))), num(0.25)), "convex"),
-    "(Σ x⁴)^(1/2)": (build.power(build.total(build.power(x, num(4.0))), num(0.5)), "unknown"),
+    "(Σ x⁴)^(1/2)": (build.power(build.total(build.power(x, num(4.0))), num(0.5)), "convex"),
+    "(Σ x⁴)^0.2": (build.power(build.total(build.power(x, num(4.0))), num(0.2)), "unknown"),
+    "(Σ y³)^(1/4)": (build.power(build.total(build.power(y, num(3.0))), num(0.25)), "unknown"),
+    "(Σ √y)²": (build.power(build.total(SQRT(y)), num(2.0)), "concave"),
+    "(Σ √y)^2.1": (build.power(build.total(SQRT(y)), num(2.1)), "unknown"),
+    "1 / Σ w / y": (build.div(num(1.0), build.total(build.div(w, y))), "concave"),
+    "1 / Σ w / x": (build.div(num(1.0), build.total(build.div(w, x))), "unknown"),
+    "1 / Σ w y": (build.div(num(1.0), build.total(build.mul(w, y))), "convex"),
+    "y^0.3 (y + 1)^0.7": (build.mul(build.power(y, num(0.3)), build.power(Y1, num(0.7))), "concave"),
+    "y^0.3 (y + 1)^0.8": (build.mul(build.power(y, num(0.3)), build.power(Y1, num(0.8))), "unknown"),
+    "-w y^0.3 (y + 1)^0.7": (
+        build.mul(build.neg(w), build.mul(build.power(y, num(0.3)), build.power(Y1, num(0.7)))),
+        "convex",
+    ),
+    "s y^0.3 (y + 1)^0.7": (
+        build.mul(s, build.mul(build.power(y, num(0.3)), build.power(Y1, num(0.7)))),
+        "unknown",
+    ),
+    "y^-1 (y + 1)^-0.5": (build.mul(build.power(y, num(-1.0)), build.power(Y1, num(-0.5))), "convex"),
+    "|x|³ / y²": (build.div(build.power(call("abs")(x), num(3.0)), build.power(y, num(2.0))), "convex"),
+    "|x|^2.5 / y²": (build.div(build.power(call("abs")(x), num(2.5)), build.power(y, num(2.0))), "unknown"),
+    "x³ / y²": (build.div(build.power(x, num(3.0)), build.power(y, num(2.0))), "unknown"),
+    "Σ x⁴ / t³": (build.div(build.total(build.power(x, num(4.0))), build.power(T, num(3.0))), "convex"),
+    "Σ x⁴ / t^3.5": (build.div(build.total(build.power(x, num(4.0))), build.power(T, num(3.5))), "unknown"),
+    "x·x / (y (y + 1))^(1/2)": (
+        build.div(build.power(x, num(2.0)), build.power(build.mul(y, Y1), num(0.5))),
+        "convex",
+    ),
+    "exp(y)² / y": (build.div(build.power(EXP(y), num(2.0)), y), "convex"),
+    "y log(2 y / w)": (build.mul(y, LOG(build.div(build.mul(num(2.0), y), w))), "convex"),
+    "y log(s y / (y + 1))": (build.mul(y, LOG(build.div(build.mul(s, y), Y1))), "unknown"),
+    "x log(x / A w)": (build.mul(x, LOG(build.div(x, build.matmul(A, w)))), "unknown"),
+    "y log(y / A w)": (build.mul(y, LOG(build.div(y, build.matmul(A, w)))), "convex"),
 }
 
 
