@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from implicitdsl.ground.outcomes import Outcome
-from implicitdsl.solvers.optimum import complementary, dual
+from implicitdsl.solvers.optimum import complementary, dual, exchanges
 from implicitdsl.solvers.optimum.dual import DIAGONAL, dual_of
 from implicitdsl.solvers.optimum.interior_point import InteriorPoint
 from implicitdsl.solvers.optimum.pivoting import Dense
@@ -256,14 +256,14 @@ def test_only_the_worst_rows_are_exchanged_where_all_go_in_circles(monkeypatch: 
     S, r = Y.mT @ Y, torch.rand(batch, m, dtype=D, generator=g)
     r = r + (Y.mT @ torch.randn(batch, n, 1, dtype=D, generator=g)).squeeze(-1)
     monkeypatch.setattr(complementary, "PASSES", ())
-    monkeypatch.setattr(complementary, "ROUNDS", complementary.LONG_ROUNDS)
-    y, active, rounds, _ = complementary.complement(S, r)
+    monkeypatch.setattr(exchanges, "ROUNDS", exchanges.LONG_ROUNDS)
+    y, active, rounds, *_ = complementary.complement(S, r)
     s = (S @ y.unsqueeze(-1)).squeeze(-1) + r
     assert (rounds > 0).all()
     assert (y[~active] == 0).all()
     assert min(y.min(), s.min()) > -1e-9
     assert (s * y).max() < 1e-9
-    monkeypatch.setattr(complementary, "LARGE", -torch.inf)
+    monkeypatch.setattr(exchanges, "LARGE", -torch.inf)
     assert (complementary.complement(S, r).rounds == 0).any()
 
 
@@ -289,7 +289,7 @@ def test_walls_and_gathered_rows_find_the_same(shared: bool, monkeypatch: pytest
     r[:3] = r[:3].abs()
     r[3], r[3, 0] = 1.0, 0.0
     by_walls = complementary.complement(S, r)
-    for module in (complementary, dual):
+    for module in (exchanges, dual):
         monkeypatch.setattr(module, "GATHERED", 1)
     by_gathering = complementary.complement(S, r)
     assert (by_walls.rounds == by_gathering.rounds).all()

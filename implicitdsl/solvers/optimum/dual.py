@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..host import array
 from .quadratic import Quadratic, plus, times_transposed
 
 DISTINCT = 1e-6
@@ -176,60 +177,35 @@ def dual_of(problem: Quadratic) -> Dual | None:
     return Dual(problem, root, rho, Yt.mT, Zt @ Zt.mT, Zt.mT, E, W, V)
 
 
-class Walls(NamedTuple):
-    """S (B, m, m) with room for walls of some height on its diagonal, which is that of S else: a factor for one active
-    set after the other.
-    """
-
-    K: Tensor
-    own: Tensor
-    diagonal: Tensor
-    height: float
-
-    @staticmethod
-    def of(S: Tensor, rows: int) -> Walls:
-        """For `rows` samples of S (m, m) or (B, m, m)."""
-        m, height = S.shape[-1], torch.finfo(S.dtype).max ** WALL
-        K = S.expand(rows, m, m).clone()
-        return Walls(K, _column(S), _column(K), height)
-
-    def select(self, index: Tensor) -> Walls:
-        """The samples at `index`, of a matrix for each."""
-        K, own = self.K.index_select(0, index), self.own
-        return Walls(K, own if own.ndim == 2 else own.index_select(0, index), _column(K), self.height)
-
-    def factor(self, free: Tensor) -> Tensor:
-        """The Cholesky factors on the rows that are not `free` (B, m, 1). Cost m³/3 a sample."""
-        torch.add(self.own, free, alpha=self.height, out=self.diagonal)
-        return _regular(self.K, free)
-
-
-def _column(S: Tensor) -> Tensor:
-    """The diagonal."""
-    return S.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
-
-
 def factor(S: Tensor, active: Tensor) -> Active:
     """Cholesky factors of S (m, m) or (B, m, m) on the rows where `active` (B, m) is true. Cost k³/3 a sample."""
     rows, m = active.shape
     if m < GATHERED:
-        return Active(Walls.of(S, rows).factor(~active.unsqueeze(-1)), None, active)
+        K = S.expand(rows, m, m).clone()
+        K.diagonal(dim1=-2, dim2=-1).add_(~active, alpha=wall(S.dtype))
+        return Active(regular(K, ~active), None, active)
     on, members = active.to(torch.int8).sort(dim=-1, descending=True, stable=True)
     count = max(1, int(active.sum(-1).max()))
     members, on = members[:, :count], on[:, :count] > 0
     flat = (members.unsqueeze(-1) * m + members.unsqueeze(-2)).flatten(-2)
     K = S.reshape(m * m)[flat] if S.ndim == 2 else S.reshape(rows, m * m).gather(1, flat)
     K = K.unflatten(-1, (count, count))
-    K.diagonal(dim1=-2, dim2=-1).add_(~on, alpha=torch.finfo(S.dtype).max ** WALL)
-    return Active(_regular(K, ~on.unsqueeze(-1)), members.unsqueeze(-1), on)
+    K.diagonal(dim1=-2, dim2=-1).add_(~on, alpha=wall(S.dtype))
+    return Active(regular(K, ~on), members.unsqueeze(-1), on)
 
 
-def _regular(K: Tensor, free: Tensor) -> Tensor:
-    """Cholesky factors; a set of dependent rows, as there may be on the way, is made regular."""
+def wall(dtype: torch.dtype) -> float:
+    """What keeps a row out of a system when it is added to its diagonal entry."""
+    return torch.finfo(dtype).max ** WALL
+
+
+def regular(K: Tensor, free: Tensor) -> Tensor:
+    """Cholesky factors of systems with walls in the rows `free` (B, m); a set of dependent rows, as there may be on the
+    way, is made regular."""
     F, info = torch.linalg.cholesky_ex(K)
-    if not int(info.count_nonzero()):
+    if not array(info).any():
         return F
-    size = K.diagonal(dim1=-2, dim2=-1).masked_fill(free.squeeze(-1), 0.0).amax(-1, keepdim=True)
+    size = K.diagonal(dim1=-2, dim2=-1).masked_fill(free, 0.0).amax(-1, keepdim=True)
     shift = torch.where((info > 0).unsqueeze(-1), 1e-9 * size, 0.0)
     return torch.linalg.cholesky_ex(K + torch.diag_embed(shift.expand(K.shape[:-1])))[0]
 

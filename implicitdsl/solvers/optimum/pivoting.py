@@ -56,7 +56,7 @@ def _pivoted(problem: Quadratic, dual: Dual, tol: float) -> Optimum:
     k, rows = problem.equalities, problem.rows
     q = problem.q.expand(rows, problem.q.shape[-1])
     half, t, r = dual.reduced(-q, problem.d.expand(rows, problem.d.shape[-1]))
-    y, active, rounds, last = complement(dual.S, -r, hard=r.shape[-1] > HARD * (q.shape[-1] - k))
+    y, active, rounds, last, _ = complement(dual.S, -r, hard=r.shape[-1] > HARD * (q.shape[-1] - k))
     z, multipliers = dual.expanded(half, t, y)
     whole = torch.cat([torch.ones_like(multipliers[:, :k], dtype=torch.bool), active], -1) if k else active
     error, every = met(problem, z, multipliers, tol)
