@@ -258,3 +258,17 @@ def test_two_blocks_and_an_equilibrium_around() -> None:
     torch.testing.assert_close(p.sum(-1), torch.ones(3, dtype=D))
     torch.testing.assert_close(z, torch.tanh(z @ layer.W.T + p + 0.25))
     assert torch.autograd.gradcheck(lambda x: layer(x)[0], x, atol=1e-7)
+
+
+@pytest.mark.parametrize("m", [3, 40])
+def test_a_batch_of_no_samples(m: int) -> None:
+    """Few rows are solved with walls, many are gathered."""
+    text = """layer Empty(n, m):
+      given q in R^n, h in R^m
+      param G in R^(m, n)
+      argmin_{z in R^n} ||z||^2 + q^T z subject to G z <= h"""
+    layer = imp.compile(text, n=4, m=m).double()
+    z = layer(torch.zeros(0, 4, dtype=D), torch.zeros(0, m, dtype=D))
+    z.sum().backward()
+    assert z.shape == (0, 4)
+    assert not layer.G.grad.any()

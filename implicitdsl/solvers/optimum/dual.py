@@ -185,7 +185,7 @@ def factor(S: Tensor, active: Tensor) -> Active:
         K.diagonal(dim1=-2, dim2=-1).add_(~active, alpha=wall(S.dtype))
         return Active(regular(K, ~active), None, active)
     on, members = active.to(torch.int8).sort(dim=-1, descending=True, stable=True)
-    count = max(1, int(active.sum(-1).max()))
+    count = int(array(active).sum(1).max(initial=1))
     members, on = members[:, :count], on[:, :count] > 0
     flat = (members.unsqueeze(-1) * m + members.unsqueeze(-2)).flatten(-2)
     K = S.reshape(m * m)[flat] if S.ndim == 2 else S.reshape(rows, m * m).gather(1, flat)
