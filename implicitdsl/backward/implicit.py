@@ -19,7 +19,7 @@ from ..solvers.optimum.bordered import Bordered
 from ..solvers.picard import Picard
 from ..solvers.problem import Inputs, RootProblem
 from ..solvers.schur import Schur, SchurFactor
-from ..solvers.verdict import CONVERGED, SINGULAR, Solved, norm
+from ..solvers.verdict import CONVERGED, INFEASIBLE, SINGULAR, UNBOUNDED, Solved, norm
 from .failure import Failures, report_unsolved
 from .linear_solve import linear_solve, reported
 from .operator_solve import Operator, operator_solve
@@ -273,12 +273,15 @@ def _screened(
 ) -> tuple[Tensor, Tensor, Inputs, Tensor, AnyFactor | None]:
     """Take rows without a derivative out of a backward pass: zero cotangent, and a good row's numbers in their place.
 
-    These are rows that end as SINGULAR, hold NaN or infinity, or found no solution and have a singular factor.
+    These are rows that end as SINGULAR, hold NaN or infinity, have no solution, or found none and have a singular
+    factor.
 
     (Zero times NaN is NaN, so a zero cotangent alone would still spoil the gradients of shared inputs.)
     """
     flat = reported(status == SINGULAR, spec.failures, witness=g)
-    lost = ~z.isfinite().all(-1)
+    if not flat.numel():
+        return flat, z, a, g, factor
+    lost = ~z.isfinite().all(-1) | (status == INFEASIBLE) | (status == UNBOUNDED)
     for x, rank in zip(a, spec.problem.ranks, strict=True):
         if x.ndim > rank and x.is_floating_point():
             lost = lost | ~x.isfinite().reshape(x.shape[0], -1).all(-1)

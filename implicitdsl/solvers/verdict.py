@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 CONVERGED, RUNNING, MAX_ITERATIONS = int(Outcome.CONVERGED), int(Outcome.RUNNING), int(Outcome.MAX_ITERATIONS)
 DIVERGED, NOT_FINITE, STALLED = int(Outcome.DIVERGED), int(Outcome.NOT_FINITE), int(Outcome.STALLED)
 SINGULAR, NO_SIGN_CHANGE = int(Outcome.SINGULAR), int(Outcome.NO_SIGN_CHANGE)
+INFEASIBLE, UNBOUNDED = int(Outcome.INFEASIBLE), int(Outcome.UNBOUNDED)
 
 SLOW = 0.4
 """Newton steps shrink to less of their length near a simple root; at a multiple one to 1/2 or more."""

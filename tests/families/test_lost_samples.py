@@ -63,3 +63,48 @@ def test_a_lost_sample_beside_one_without_active_rows() -> None:
         z = layer(q, h)
     found = torch.autograd.grad(z[:3].square().sum(), layer.w)[0]
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_an_unbounded_sample_leaves_shared_parameters_alone() -> None:
+    """Its point is far away, and a derivative there would drown the others'."""
+    text = "given s in R\nparam w in R = 0.7\nargmin_{z in R^3} -sum(log(z)) - w s sum(z)"
+    layer = imp.compile(text).double()
+    s = torch.tensor([-1.0, 2.0, -0.5], dtype=D)
+    with pytest.warns(imp.ConvergenceWarning, match="falls without bound"):
+        (found,) = torch.autograd.grad(layer(s).sum(), layer.w)
+    (expected,) = torch.autograd.grad(layer(s[[0, 2]]).sum(), layer.w)
+    torch.testing.assert_close(found, expected)
+
+
+EMPTY = {
+    "quadratic": "argmin_{z in R^n} ||z - q||^2 + (w^T z)^2 subject to c: w^T z <= 1",
+    "equalities": "argmin_{z in R^n} ||z - q||^2 + (w^T z)^2 subject to c: w^T z = 1",
+    "projection": "argmin_{z in simplex(n)} sum(w^2 * (z - q)^2) subject to c: z <= 0.6",
+    "ball": "argmin_{z in R^n} ||z - sum(w) q||^2 subject to c: ||z|| <= 1",
+    "semidefinite": "argmin_{X in PSD(n)} ||X - w q^T - q w^T||_F^2",
+    "entropy": "argmin_{z in simplex(n)} sum(z * log(z)) - q^T z subject to c: w^T z <= 1",
+    "smooth": "argmin_{z in R^n} logsumexp(z + w) + ||z - q||^2 subject to c: z <= 1",
+    "conic": "argmin_{X in PSD(n)} tr(X) + 2 q^T X w subject to c: diag(X) = 1",
+    "norms": "argmin_{z in R^n} ||z - q|| + ||z - w||^2 subject to c: w^T z <= 1",
+    "mixed": "argmin_{X in PSD(n)} tr(X) + q^T X q + w^T X w - logdet(X) subject to c: diag(X) <= 1",
+    "nonconvex": "argmin_{z in R^n} ||z - q||^2 + sum(sin(w * z)) subject to c: ||z||^2 = 1\n  using nlp()",
+}
+
+
+@pytest.mark.parametrize("lead", [(0,), (2, 0)])
+@pytest.mark.parametrize("name", list(EMPTY))
+def test_an_empty_batch(name: str, lead: tuple[int, ...]) -> None:
+    dual = ", dual(c)" if " c: " in EMPTY[name] else ""
+    unknown = "X" if "{X" in EMPTY[name] else "z"
+    layer = imp.compile(
+        f"layer Empty(n):\n  given q in R^n\n  param w in R^n = ones\n  {EMPTY[name]}\n  return {unknown}{dual}"
+    )
+    q = torch.randn(*lead, 3, requires_grad=True)
+    solution = layer.solve(q)
+    value = solution.value if isinstance(solution.value, tuple) else (solution.value,)
+    assert all(t.shape[: len(lead)] == lead for t in value)
+    assert solution.report.converged.shape == lead
+    total = torch.stack([t.square().sum() for t in value]).sum()
+    q_grad, w_grad = torch.autograd.grad(total, (q, layer.w), create_graph=True)
+    assert q_grad.shape == q.shape
+    assert not w_grad.any()

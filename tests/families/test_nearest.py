@@ -70,3 +70,10 @@ def test_samples_without_solution_are_marked_alone() -> None:
 def test_a_bound_beside_the_ball_is_no_formula() -> None:
     text = "layer L(n):\n  given y in R^n\n  argmin_{x in R^n} ||x - y||^2 subject to ||x|| <= 1, x >= 0"
     assert imp.compile(text).solve(normal(2, 3)).report.solver == "conic"
+
+
+def test_a_point_on_the_sphere_is_weakly_active() -> None:
+    layer = imp.compile("layer L(n):\n  given y in R^n\n  argmin_{z in ball(n, 1)} ||z - y||^2")
+    y = torch.tensor([[1.0, 0.0], [0.0, 0.5], [0.0, 2.0]], dtype=torch.float64)
+    assert layer.solve(y[:1]).report.message.startswith("1 samples have weakly active constraints")
+    assert not layer.solve(y[1:]).report.message

@@ -66,10 +66,7 @@ class NearestBlock:
         core = len(recipe.unknown[1])
         sizes = [t.shape[0] for t, rank in ((p, 0), (q, core), *((r, 0) for r in rest)) if t.ndim > rank]
         rows = sizes[0] if sizes else 1
-        p, q = (
-            p.double().expand(rows).unsqueeze(-1),
-            q.double().reshape(-1, q[0].numel() if q.ndim > core else q.numel()),
-        )
+        p, q = p.double().expand(rows).unsqueeze(-1), q.double().flatten(-core)
         point = (-q / p).expand(rows, q.shape[-1])
         if recipe.ball:
             z, multiplier, feasible, weak = _ball(point, rest[0].double().expand(rows).unsqueeze(-1), p)
@@ -118,8 +115,8 @@ def _ball(point: Tensor, r: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     size = torch.where(outside, square, 1.0).sqrt()
     z = torch.where(outside, point * (r / size), point)
     multiplier = torch.where(outside, p * (size - r), 0.0)
-    weak = ((size - r).abs() <= WEAK * r).squeeze(-1) & outside.squeeze(-1)
-    return z, multiplier, (r >= 0).squeeze(-1), weak.detach().to(torch.int64)
+    weak = ((square.detach().sqrt() - r).abs() <= WEAK * r).squeeze(-1)
+    return z, multiplier, (r >= 0).squeeze(-1), weak.to(torch.int64)
 
 
 def _definite(point: Tensor, k: int) -> Tensor:

@@ -107,13 +107,13 @@ class SeparableBlock:
         outputs = [t.double() for t in (found if isinstance(found, tuple) else (found,))]
         b = outputs.pop() if recipe.coupled else None
         parts: dict[tuple[int, int], Tensor] = {}
-        rows = 1 if b is None or b.ndim == 0 else b.shape[0]
+        sizes = [] if b is None or b.ndim == 0 else [b.shape[0]]
         for (side, at), t in zip(recipe.parts, outputs, strict=True):
             core = len(recipe.unknowns[at][1])
-            flat = t.reshape(*t.shape[: t.ndim - core], -1)
+            flat = t.flatten(-core) if core else t.unsqueeze(-1)
             parts[side, at] = flat
-            rows = max(rows, flat.shape[0] if flat.ndim == 2 else 1)
-        like = outputs[0]
+            sizes += flat.shape[:-1]
+        like, rows = outputs[0], sizes[0] if sizes else 1
 
         def joined(side: int, absent: float) -> Tensor:
             pieces: list[Tensor] = []

@@ -72,7 +72,7 @@ class Bordered(NamedTuple):
         """
         n, k, bounds = self.H.shape[-1], self.C.shape[-2], self.held.shape[-1]
         f, g, t = b[:, :n], b[:, n : n + k], b[:, n + k :]
-        C = self.C[0] if self.C.stride(0) == 0 else self.C  # one matrix for the batch: one product instead of many
+        C = self.C[0] if self.C.stride(0) == 0 < len(self.C) else self.C  # one matrix: one product
         fixed, slope = None, self.s if transposed else -self.s
         if bounds:
             fixed = _spread(torch.where(self.held, t / slope, 0.0), self.place, f)

@@ -180,9 +180,8 @@ class Conic:
         with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
             found = list(pool.map(lambda given: _clarabel(given, cones, min(tol, 1e-8), self.max_iter), arrays))
         n, m = q.shape[-1], b.shape[-1]
-        state = torch.from_numpy(
-            np.stack([np.concatenate(f[:2]) if f is not None else np.zeros(n + m) for f in found])
-        ).to(q)
+        points = [np.concatenate(f[:2]) if f is not None else np.zeros(n + m) for f in found]
+        state = torch.from_numpy(np.array(points).reshape(rows, n + m)).to(q)
         none = (None, None, int(Outcome.NOT_FINITE), 0)
         status = torch.tensor([(f or none)[2] for f in found], device=q.device)
         iterations = torch.tensor([(f or none)[3] for f in found], device=q.device)
