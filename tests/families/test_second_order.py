@@ -12,6 +12,7 @@ from torch import Tensor
 
 import implicitdsl as imp
 from implicitdsl.ground.outcomes import Outcome
+from implicitdsl.solvers.optimum import conic
 
 D = torch.float64
 
@@ -88,6 +89,23 @@ def test_cones_of_several_lengths_with_bounds_and_equalities_against_cvxpy() -> 
             np.testing.assert_allclose(mine[i].detach().numpy(), np.squeeze(row.dual_value), atol=1e-4)
     point = tuple(t[:2].clone().requires_grad_() for t in (p, a, r))
     assert torch.autograd.gradcheck(lambda *data: tuple(layer(*data)), point, atol=1e-6)
+
+
+def test_clarabel_solves_what_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its name second-order cones are solved a batch at a time."""
+    layer, (p, a, r) = mixed()
+    named = imp.compile(MIXED.replace("  return", "  using conic(solver=clarabel)\n  return"), n=4, m=3).double()
+    named.load_state_dict(layer.state_dict())
+    expected = layer(p, a, r)
+
+    def batched(*_: object) -> None:
+        raise AssertionError
+
+    for kind in (conic.Minty, conic.NesterovTodd):
+        monkeypatch.setattr(kind, "solve", batched)
+    torch.testing.assert_close(named(p, a, r), expected, rtol=1e-8, atol=1e-9)
+    with pytest.raises(AssertionError):
+        layer(p, a, r)
 
 
 def test_sums_of_norms_over_an_index() -> None:

@@ -41,10 +41,10 @@ FORWARD = (
     ),
     _forward(
         "conic",
-        "problems over the semidefinite cone, by Clarabel",
+        "problems over second-order and semidefinite cones, by batched interior points or Clarabel",
         rungs.conic,
         max_iter(200),
-        Option("solver", "name", None, "clarabel, which is the default"),
+        Option("solver", "name", None, "clarabel, also where a batched method would be faster"),
         code="conic:Conic",
     ),
     _forward(
