@@ -20,9 +20,12 @@ SPECS = {
     "smooth": "given q in R^n\nparam w in R^n\nargmin_{z in R^n} sum(exp(z)) + ||z - w * q||^2 subject to sum(z) <= -3",
     "ball": "given q in R^n\nparam w in R^n\nargmin_{z in R^n} ||z - w * q||^2 subject to ||z|| <= 1",
     "equalities": "given q in R^n\nparam G in R^(m, n)\nargmin_{z in R^n} ||z||^2 + q^T z subject to G z = 1",
-    "entropy": "given q in R^n\nparam G in R^(m, n)\nargmin_{z in R^n} sum(z * log(z)) + q^T z subject to G z <= 1, sum(z) = 1",
-    "cones": "given q in R^n\nparam G in R^(m, n)\nargmin_{z in R^n} ||z||^2 + q^T z + ||G z|| subject to ||z - q|| <= 2",
-    "determinant": "given q in R^n\nparam w in R^n\nargmin_{X in PSD(n)} tr(X) - logdet(X) + q^T X w subject to tr(X) <= 4",
+    "entropy": "given q in R^n\nparam G in R^(m, n)\n"
+    "argmin_{z in R^n} sum(z * log(z)) + q^T z subject to G z <= 1, sum(z) = 1",
+    "cones": "given q in R^n\nparam G in R^(m, n)\n"
+    "argmin_{z in R^n} ||z||^2 + q^T z + ||G z|| subject to ||z - q|| <= 2",
+    "determinant": "given q in R^n\nparam w in R^n\n"
+    "argmin_{X in PSD(n)} tr(X) - logdet(X) + q^T X w subject to tr(X) <= 4",
     "definite": "given q in R^n\nparam w in R^n\nargmin_{X in PSD(n)} ||X - q w^T||_F^2",
 }
 
