@@ -32,6 +32,7 @@ class Failures:
     policy: str = "warn"
     where: str = ""
     marks: bool = True
+    singular: str = "singular backward system"
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
@@ -81,12 +82,13 @@ def report_unsolved(solved: Solved, failures: Failures) -> Solved:
 
 
 def report_singular(
-    singular: Tensor, failures: Failures, what: str = "singular backward system", witness: Tensor | None = None
+    singular: Tensor, failures: Failures, what: str | None = None, witness: Tensor | None = None
 ) -> Tensor:
     """Announce singular samples (IMP802) and hand the mask back. One host sync.
 
     `witness`: a tensor without which it is too early to speak (a cotangent), so that a compiler keeps the order.
     """
+    what = failures.singular if what is None else what
     if torch.compiler.is_compiling():
         named = failures.named()
         if witness is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from implicitdsl.backward.kkt import Spec, quadratic_optimum
-from implicitdsl.backward.smoothed import smoothed_optimum
+from implicitdsl.backward.smoothed import Smoothing, smoothed_optimum
 from implicitdsl.families.call import kind_of
 from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.lowering.bound import Bound
@@ -50,7 +50,7 @@ def triangles(rows: int, matrices: Sequence[tuple[int, int]]) -> Tensor:
 @dataclass(frozen=True)
 class Recipe:
     """All that is known of a block before tensors come. `duals`: the key and the label of each multiplier asked for;
-    `given`: what the coefficients are computed of, with core ranks; `mu`: derivatives are those of the barrier problem.
+    `given`: what the coefficients are computed of, with core ranks; `smoothing`: derivatives are its.
     """
 
     coefficients: Evaluate
@@ -60,7 +60,7 @@ class Recipe:
     spec: Spec
     method: str
     given: tuple[Ranked, ...]
-    mu: float | None = None
+    smoothing: Smoothing | None = None
 
 
 class OptimumBlock:
@@ -89,10 +89,10 @@ class OptimumBlock:
         if lost is not None:
             q = torch.where(lost.unsqueeze(-1), torch.nan, q)
         try:
-            if self.recipe.mu is None:
+            if self.recipe.smoothing is None:
                 z, y, optimum = quadratic_optimum(self.recipe.spec, P, q, C, d)
             else:
-                z, y, optimum = smoothed_optimum(self.recipe.spec, self.recipe.mu, P, q, C, d)
+                z, y, optimum = smoothed_optimum(self.recipe.spec, self.recipe.smoothing, P, q, C, d)
         except ConvergenceError as error:
             if isinstance(error.solution, Solved):
                 lost = error.solution

@@ -17,6 +17,7 @@ from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
 from implicitdsl.solvers.factor import Factor
+from implicitdsl.solvers.in_graph import InGraph
 from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.optimum.cones import Cones
 from implicitdsl.solvers.optimum.conic import Cone, Conic, jacobian, optimality, pullback, pulled, steady
@@ -25,7 +26,6 @@ from implicitdsl.solvers.verdict import CONVERGED, Solved
 
 from .block import Rows, report
 from .evaluate import Evaluate
-from .in_graph import InGraph
 from .samples import Ranked, mark, screened
 from .vectors import Vectors
 

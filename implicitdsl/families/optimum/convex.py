@@ -19,6 +19,7 @@ from implicitdsl.ground.outcomes import Outcome
 from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
 from implicitdsl.lowering.source import Program
+from implicitdsl.solvers.in_graph import InGraph
 from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.optimum.cones import Cones, svec_matrix
 from implicitdsl.solvers.optimum.conic import steady
@@ -30,7 +31,6 @@ from implicitdsl.solvers.verdict import CONVERGED, Solved, norm
 from .block import Rows, report
 from .conic import kept, weak
 from .ending import finished
-from .in_graph import InGraph
 from .samples import mark
 from .vectors import Vectors
 

@@ -11,6 +11,7 @@ from implicitdsl.analysis.nearest import Nearest
 from implicitdsl.analysis.symmetry import symmetric_unknowns
 from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.kkt import Spec
+from implicitdsl.backward.smoothed import Smoothing
 from implicitdsl.families.call import Call
 from implicitdsl.ground.methods import Method
 from implicitdsl.ir.function import Functions
@@ -20,6 +21,7 @@ from implicitdsl.ir.plan import BlockPlan
 from implicitdsl.lowering.codegen import generate, opaques_of
 from implicitdsl.lowering.source import Program
 from implicitdsl.lowering.stages import queries
+from implicitdsl.solvers.optimum.cones import Cones
 from implicitdsl.solvers.optimum.stages import Layout
 
 from .block import OptimumBlock, Recipe, Rows
@@ -97,6 +99,11 @@ def _solver(part: BlockPlan, language: Language) -> Any:
     method = language.method("optimum", "forward", choice.method)
     assert method is not None, f"the planner chose {choice.method}, which no family has"
     return method.load()(**dict(choice.options))
+
+
+def _mu(part: BlockPlan) -> float | None:
+    """Where derivatives are those of the barrier problem: its parameter."""
+    return float(str(part.backward.get("mu", 1e-2))) if part.backward.method == SMOOTHED else None
 
 
 def _is_sorted(part: BlockPlan) -> bool:
@@ -207,7 +214,10 @@ def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: L
         if name == STAGED:
             assert places is not None, "the rung suits programs over a horizon"
             solver = AlongStages(places, solver)
-    mu = float(str(part.backward.get("mu", 1e-2))) if smoothed else None
+    smoothing, mu, count = None, _mu(part), rows[-1].stop if rows else 0
+    if mu is not None and count > equalities:
+        size = sum(math.prod(d.evaluate(sizes) for d in u.shape) for u in found.unknowns)
+        smoothing = Smoothing.of_quadratic(Cones(equalities, count - equalities, (), mu=mu), size)
     return Recipe(
         coefficients=_evaluate(found, f"{model.name or 'layer'} {names}", written, sizes, places),
         unknowns=tuple((u.name, tuple(d.evaluate(sizes) for d in u.shape)) for u in found.unknowns),
@@ -216,7 +226,7 @@ def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: L
         spec=Spec(solver, equalities, _failures(part, model)),
         method=choice.method,
         given=tuple((s.name, s.rank) for s in written.inputs),
-        mu=mu,
+        smoothing=smoothing,
     )
 
 

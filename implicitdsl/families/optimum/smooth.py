@@ -19,6 +19,7 @@ from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
 from implicitdsl.lowering.source import Program
 from implicitdsl.solvers.factor import Factor, factorise
+from implicitdsl.solvers.in_graph import InGraph
 from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.optimum.quadratic import peak
 from implicitdsl.solvers.optimum.smooth import Derivatives, Smooth, SmoothProblem, Values
@@ -28,7 +29,6 @@ from implicitdsl.solvers.verdict import CONVERGED, MAX_ITERATIONS, STALLED, Solv
 from .block import named_parts, report, shaped
 from .diagonal import Parts, Separated
 from .ending import finished
-from .in_graph import InGraph
 from .samples import mark
 
 LONGEST = 100

@@ -1,42 +1,90 @@
-"""The barrier problem min ½zᵀPz + qᵀz − μ Σ log(h − G z), A z = b at a fixed μ: there smoothed gradients are."""
+"""The solution of smoothed optimality conditions, near an optimum: there smoothed derivatives are taken."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .interior_point import FRACTION, Newton, Residuals, State, equilibrated, longest, start
-from .quadratic import Quadratic, peak, times, times_transposed
+from ..factor import Factor
+from ..loop import Solver
+from ..problem import Inputs, RootProblem
+from ..verdict import CONVERGED, SINGULAR, Solved, norm
+from .conic import steady
+from .quadratic import peak
 
-EXACT = 1e-11
-ROUNDS = 80
+NEAR = 1e-7
+"""A Newton step so short, relative to the point, is the last one: what it leaves is about its square."""
+ARMIJO, HALVINGS = 1e-4, 40
 
 
-def barrier(problem: Quadratic, mu: float) -> tuple[Tensor, Tensor, Tensor]:
-    """z (B, n), y (B, m) with P z + q + Cᵀy = 0, A z = b, (h − G z) ∘ y = μ, and whether they were found, (B,).
+@dataclass(frozen=True)
+class Barrier(Solver):
+    """Newton's method on F(z) = 0, smooth optimality conditions whose first `n` unknowns are those of the program; a
+    step is halved until ‖F‖ falls (Armijo) where all is `defined` (z, a) -> (B,).
 
-    Primal-dual Newton steps from the least-squares start; n³/3 + n²m flops an iteration.
+    Steps that do not get shorter, of slacks or multipliers that run off, tell a barrier problem without solution from
+    one that is solved: ‖F‖ tends to zero in both. Such samples end as SINGULAR; the start of all must be finite.
+    Multipliers need not be unique (`conic.steady`). Cost: 2/3 (n + m)³ flops a step and sample. The factor is kept.
     """
-    scaled, rows, cost = equilibrated(problem.cured())
-    total, k = problem.rows, problem.equalities
-    m = problem.d.shape[-1] - k
-    target = mu / cost.expand(total, 1)  # rows and multipliers are scaled inversely, so products only by the cost
-    state = start(Newton(scaled, scaled.q.new_ones(total, m)), scaled, total)
-    good = torch.zeros(total, dtype=torch.bool, device=scaled.q.device)
-    for _ in range(ROUNDS):
-        r = Residuals.of(scaled, state)
-        wrong = state.x * state.s - target
-        size = 1 + peak(state.z) + peak(torch.cat([state.y, state.x], -1))
-        worst = torch.stack([peak(r.dual), peak(r.equal, r.below), peak(wrong) / target.squeeze(-1)]).amax(0)
-        good = worst <= EXACT * size
-        if bool((good | ~worst.isfinite()).all()):
-            break
-        newton = Newton(scaled, state.x / state.s)
-        f = -r.dual - times_transposed(newton.G, state.x / state.s * r.below - wrong / state.s)
-        dz, dy = newton.solve(f, -r.equal)
-        ds = -r.below - times(newton.G, dz)
-        d = State(dz, dy, -(wrong + state.x * ds) / state.s, ds)
-        step = longest(state, d, FRACTION)
-        state = State(*(t + step * move for t, move in zip(state, d, strict=True)))
-    y = torch.cat([state.y, state.x], -1) * rows * cost
-    return state.z, y, good
+
+    n: int
+    defined: Callable[[Tensor, Inputs], Tensor] | None = None
+    max_iter: int = 100
+
+    def solve(self, problem: RootProblem, z0: Tensor, a: Inputs) -> Solved:
+        z, F = z0, problem.F(z0, a)
+        error = norm(F)
+        open_ = torch.ones_like(error, dtype=torch.bool)
+        status = torch.full_like(error, SINGULAR, dtype=torch.int64)
+        count = torch.zeros_like(status)
+        for _ in range(self.max_iter):
+            step = self._factor(problem, z, a).solve(F).neg()
+            short = peak(step) <= NEAR * (1 + peak(z))
+            z, F, error, moved = self._searched(problem, a, z, F, error, step, open_, short)
+            count += open_
+            status = torch.where(open_ & moved & short, CONVERGED, status)
+            open_ = open_ & moved & ~short
+            if not bool(open_.any()):
+                break
+        factor = self._factor(problem, z, a)
+        last = z - factor.solve(F)  # at this price only: multipliers may be much larger than what `NEAR` is to bound
+        z = torch.where((status == CONVERGED).unsqueeze(-1) & last.isfinite(), last, z)
+        return Solved(z, status, count, error, count, factor)
+
+    def _factor(self, problem: RootProblem, z: Tensor, a: Inputs) -> Factor:
+        J = problem.J(z, a)
+        J = J.expand(len(z), *J.shape[-2:]) if J.ndim == 2 else J
+        return steady(J.nan_to_num(0.0, 0.0, 0.0), self.n)[0]
+
+    def _searched(
+        self,
+        problem: RootProblem,
+        a: Inputs,
+        z: Tensor,
+        F: Tensor,
+        error: Tensor,
+        step: Tensor,
+        open_: Tensor,
+        short: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The point, F and ‖F‖ after the step in rows that are open, and which have moved; those with a `short` step
+        are as near as rounding lets them come."""
+        alpha, left = torch.ones_like(error), open_
+        for _ in range(HALVINGS):
+            trial = torch.where(left.unsqueeze(-1), z + alpha.unsqueeze(-1) * step, z)
+            there = problem.F(trial, a)
+            after = norm(there)
+            good = (after <= (1 - ARMIJO * alpha) * error) | (short & after.isfinite())
+            if self.defined is not None:
+                good = good & self.defined(trial, a)
+            good = good & left
+            rows = good.unsqueeze(-1)
+            z, F, error = torch.where(rows, trial, z), torch.where(rows, there, F), torch.where(good, after, error)
+            left = left & ~good
+            if not bool(left.any()):
+                break
+            alpha = torch.where(left, 0.5 * alpha, alpha)
+        return z, F, error, ~left
