@@ -142,3 +142,21 @@ def test_kinks_and_norms_under_running_indices() -> None:
         (found,) = torch.autograd.grad((layer(at) * g).sum(), at)
         expected = ((layer(Y + h * v) - layer(Y - h * v)) * g).sum() / (2 * h)
         torch.testing.assert_close((found * v).sum(), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1e-3, 1e6])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "argmin_{z in R^n} 1/2 ||A z - b||^2 + c[0] ||z||_1 + 1e-3 ||z||^2",
+        "argmin_{z in nonneg^n} sum(z) subject to A z >= b, sum(z) >= c[0]",
+        "argmin_{z in R^n} z^T z + 1e-3 sum(z) c[0] + c[0] max(A z - b) subject to sum(z) = c[0]",
+    ],
+)
+def test_units_do_not_matter(text: str, unit: float) -> None:
+    """Programs of interior points whose data are all measured in other units have the solution in these units."""
+    layer = imp.compile(f"layer Unit(n, m):\n  given A in R^(m, n), b in R^m, c in positive^1\n  {text}")
+    rng = torch.Generator().manual_seed(5)
+    A, b = torch.randn(3, 4, generator=rng, dtype=D), torch.rand(3, generator=rng, dtype=D)
+    c = torch.tensor([0.1], dtype=D)
+    torch.testing.assert_close(layer(A, unit * b, unit * c) / unit, layer(A, b, c), rtol=1e-9, atol=1e-11)

@@ -19,6 +19,8 @@ REGULAR = 1e-11
 """Regularisation of the Newton systems, whose data are of size one."""
 FRACTION = 0.99
 """Of the step to the boundary."""
+UNEQUAL = 1e-6
+"""By so much two guesses of a size may differ."""
 LOOK = 5
 """Iterations between two looks for a proof that there is no solution."""
 
@@ -70,15 +72,17 @@ class InteriorPoint:
         """
         by = by or Dense()
         tol = self.tol if self.tol is not None else (1e-9 if problem.q.dtype == torch.float64 else 1e-5)
-        scaled, rows, cost = equilibrated(problem.cured())
+        cured = problem.cured()
+        unit = unit_of(cured)
+        scaled, rows, cost = equilibrated(cured.measured(unit))
         z, y, status, iterations = _iterate(scaled, by, max(tol, near), self.max_iter)
         k = problem.equalities
         active = torch.ones_like(y, dtype=torch.bool)
         slack = scaled.d[..., k:] - scaled.apply_G(z)
         active[:, k:] = y[:, k:] > slack
         status = torch.where(problem.finite(), status, int(Outcome.NOT_FINITE))
-        y = y * rows * cost
-        return finished(problem, z, y, active, status, iterations, tol, by.reduce)
+        found = finished(scaled, z, y, active, status, iterations, tol, by.reduce)
+        return found._replace(z=found.z * unit, y=found.y * rows * cost * unit)
 
 
 def equilibrated(problem: Kept) -> tuple[Kept, Tensor, Tensor]:
@@ -87,6 +91,18 @@ def equilibrated(problem: Kept) -> tuple[Kept, Tensor, Tensor]:
     rows = torch.where(norm > 0, 1 / norm.clamp(min=torch.finfo(norm.dtype).tiny), 1.0)
     cost = torch.where(cost > 0, cost, 1.0)
     return problem.scaled(rows, 1 / cost), rows, cost
+
+
+def unit_of(problem: Convex) -> Tensor:
+    """About how large z is, (1,) or (B, 1): the lesser of ‖q‖ / ‖P‖ and of the largest distance of a row to the origin,
+    but for zeros, and no less than `UNEQUAL` of the other."""
+    (norm, _), (_, P) = problem.sizes(), problem.measured(torch.inf).sizes()
+    guesses = [problem.q.abs().amax(-1, keepdim=True) / P]
+    if norm.shape[-1]:
+        guesses.append((problem.d.abs() / norm.clamp(min=torch.finfo(norm.dtype).tiny)).amax(-1, keepdim=True))
+    known = [torch.where((t > 0) & t.isfinite(), t, torch.nan) for t in guesses]
+    least, most = torch.fmin(known[0], known[-1]), torch.fmax(known[0], known[-1])
+    return torch.maximum(least, UNEQUAL * most).nan_to_num(1.0)
 
 
 def _iterate(problem: Convex, by: Factored, tol: float, max_iter: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

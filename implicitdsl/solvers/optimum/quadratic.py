@@ -90,6 +90,10 @@ class Quadratic(NamedTuple):
         P = None if self.P is None else self.P * cost.unsqueeze(-1)
         return Quadratic(P, self.q * cost, self.C * rows.unsqueeze(-1), self.d * rows, self.equalities)
 
+    def measured(self, unit: Tensor | float) -> Quadratic:
+        """In z / unit, the objective divided by unit²; unit (1,) or (B, 1)."""
+        return self._replace(q=self.q / unit, d=self.d / unit)
+
 
 class Convex(Protocol):
     """A quadratic program whatever its matrices are kept as; see `Quadratic` for each member."""
@@ -113,6 +117,7 @@ class Convex(Protocol):
     def cured(self) -> Self: ...
     def sizes(self) -> tuple[Tensor, Tensor]: ...
     def scaled(self, rows: Tensor, cost: Tensor) -> Self: ...
+    def measured(self, unit: Tensor | float) -> Self: ...
 
 
 class Optimum(NamedTuple):

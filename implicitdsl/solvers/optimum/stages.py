@@ -224,6 +224,10 @@ class Staged:
         H = torch.where(self._absent(H), H, H * cost.unsqueeze(-1))
         return replace(self, H=H, G=G if G.shape[1] > 1 else G.squeeze(1), q=self.q * cost, d=self.d * rows)
 
+    def measured(self, unit: Tensor | float) -> Staged:
+        """See `Quadratic.measured`."""
+        return replace(self, q=self.q / unit, d=self.d / unit)
+
     def _absent(self, H: Tensor) -> Tensor:
         """The ones of H that stand for no entry."""
         return _spread(torch.diag_embed(self.layout.columns < 0), H.ndim > 3)
