@@ -299,11 +299,18 @@ class Curvatures:
         if k > 0 and k % 2.0 == 0.0:
             return self._even(x)
         if k > 1:
-            return C.CONVEX if self.is_convex(x) and self.above(x) else C.UNKNOWN
+            if self.is_convex(x) and self.above(x):
+                return C.CONVEX
+            return C.CONVEX if self.bends(x, k) else C.UNKNOWN
         if 0 < k < 1:
             return C.CONCAVE if self.is_concave(x) else C.UNKNOWN
         positive = _positive(self.bounds.range(x)) or not k.is_integer()
         return C.CONVEX if positive and self.is_concave(x) else C.UNKNOWN
+
+    def bends(self, x: Expr, k: float) -> bool:
+        """Whether xᵏ is convex for x ≥ 0 and says so of an affine x, as `log(x)` says x > 0; k > 1 is no integer."""
+        whole = k.is_integer() or bool(build.free_names(x) & self.running)
+        return k > 1 and not whole and self.is_affine(x) and not self.above(x)
 
     def _call(self, e: Expr) -> Curvature:
         if e.name in ("scale_rows", "scale_columns"):

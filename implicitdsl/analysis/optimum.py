@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from implicitdsl.ground.facts import Fact, Smoothness
 from implicitdsl.ground.source import Span
+from implicitdsl.ir import build
 from implicitdsl.ir.dims import Dim, size_of
 from implicitdsl.ir.nodes import Expr, depends, walk
 from implicitdsl.ir.plan import BELOW, DEFINITE, EQUAL, SECOND, Constraint, Program
@@ -40,7 +41,7 @@ def optimum(
     near = nearest(form, context, by) if fact.value is True and by is not None and cones else None
     if fact.value is True:
         rules = curvatures(form, context)
-        form = _without_kinks(_with_domains(form), rules, context) if cones else lifted(form, rules)
+        form = _without_kinks(_with_domains(form, rules), rules, context) if cones else lifted(form, rules)
     unknowns = frozenset(form.unknowns)
     names = ", ".join(show(u) for u in form.unknowns)
     total = Dim(())
@@ -70,16 +71,31 @@ def optimum(
     return (*facts, horizon(form, context)) if polynomial and facts[4].value is True and over else facts, form
 
 
-def _with_domains(form: Program) -> Program:
-    """M ⪰ 0 of what `logdet(M)` and `inv(M)` stand over, where no constraint says it."""
-    known, unknowns = {c.body for c in form.of(DEFINITE)}, frozenset(form.unknowns)
+def _with_domains(form: Program, rules: Curvatures) -> Program:
+    """With M ⪰ 0 of what `logdet(M)` and `inv(M)` stand over, and x ≥ 0 of x^1.5, where no constraint says it."""
+    known, unknowns = {c.body for c in form.constraints}, frozenset(form.unknowns)
     roots = (form.objective, *(c.body for c in form.constraints))
     found: list[Constraint] = []
     for e in walk(*roots):
-        if e.op == "call" and e.name in ("logdet", "inv") and e.args[0] not in known and depends(e, unknowns):
-            known.add(e.args[0])
-            found.append(Constraint(DEFINITE, e.args[0], e.span or Span(0, 0)))
+        made: tuple[str, Expr] | None = None
+        if e.op == "call" and e.name in ("logdet", "inv"):
+            made = DEFINITE, e.args[0]
+        elif e.op == "pow" and (k := e.args[1].number) is not None and rules.bends(e.args[0], k):
+            made = BELOW, build.neg(e.args[0])
+        if made is not None and depends(made[1], unknowns) and not _said(made[1], known):
+            known.add(made[1])
+            found.append(Constraint(*made, e.span or Span(0, 0)))
     return replace(form, constraints=(*form.constraints, *found)) if found else form
+
+
+def _said(body: Expr, known: set[Expr]) -> bool:
+    """Whether a constraint says it, or says it of what these are entries of."""
+    while body not in known:
+        if body.op == "neg" and body.args[0].op in ("index", "reshape", "transpose", "diagonal"):
+            body = build.neg(body.args[0].args[0])
+        else:
+            return False
+    return True
 
 
 def _without_kinks(form: Program, rules: Curvatures, context: Context) -> Program:

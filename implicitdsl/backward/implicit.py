@@ -20,6 +20,7 @@ from ..solvers.picard import Picard
 from ..solvers.problem import Inputs, RootProblem
 from ..solvers.schur import Schur, SchurFactor
 from ..solvers.verdict import CONVERGED, INFEASIBLE, SINGULAR, UNBOUNDED, Solved, norm
+from .consistent import consistent_solve
 from .failure import Failures, report_unsolved
 from .linear_solve import linear_solve, reported
 from .operator_solve import Operator, operator_solve
@@ -69,7 +70,7 @@ class Solve:
         limit = (64 if slow else DENSE_LIMIT) if problem.jacobian is not None else 16
         if isinstance(first, Picard) and problem.jacobian is not None:
             limit = 16
-        if kept or problem.diagonal or n <= limit:
+        if kept or problem.diagonal or problem.optimum is not None or n <= limit:
             return None
         if isinstance(first, Picard):  # at its tolerance: with a rougher z a finer u gains nothing
             again = Picard(tol=first.tol, damping=first.damping, max_iter=ADJOINT_STEPS)
@@ -265,6 +266,8 @@ def _system(spec: Solve, z: Tensor, a: Inputs, b: Tensor, factor: AnyFactor | No
         return torch.where(dead, 0.0, b) / torch.where(dead, 1.0, jacobian)
     if not isinstance(factor, Factor) or factor.pivots is None:
         factor = None
+    if spec.problem.optimum is not None and factor is None and not torch.compiler.is_compiling():
+        return consistent_solve(jacobian, b, spec.problem.optimum, transposed, spec.failures)
     return linear_solve(jacobian, b, transposed=transposed, factor=factor, failures=spec.failures)
 
 
@@ -285,7 +288,9 @@ def _screened(
     for x, rank in zip(a, spec.problem.ranks, strict=True):
         if x.ndim > rank and x.is_floating_point():
             lost = lost | ~x.isfinite().reshape(x.shape[0], -1).all(-1)
-    if factor is not None:
+    if spec.problem.optimum is not None:
+        lost = lost | (status != CONVERGED)
+    elif factor is not None:
         lost = lost | (status != CONVERGED) & factor.is_singular()
     bad = flat | lost
     stand_in = bad.to(torch.int64).argmin(0, keepdim=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,14 @@ from torch import Tensor
 Inputs = tuple[Tensor, ...]
 Linear = Callable[[Tensor], Tensor]
 Shifted = Callable[[Tensor, Tensor], Tensor]
+
+
+class Unique(NamedTuple):
+    """z = (x, ν, λ): so many `unknowns` x and multipliers ν of `equations`; whether λ and ν are asked for (`duals`)."""
+
+    unknowns: int
+    equations: int
+    duals: bool
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class RootProblem:
                  uses it as its bracket
     proximal     (*a) -> (W, h) with z = σ(W z + h), for `PeacemanRachford`
     sylvester    (*a) -> (A, B, w) with F(Z) = w₀ A Z B + w₁ A Z + w₂ Z B + w₃ Z - C, for `Schur`
+    optimum      F states the optimality of the first of its unknowns; ∂F/∂z may be singular, multipliers not unique
     activation   (x, alpha) -> prox of alpha·f at x, where σ is the prox of f
     """
 
@@ -75,6 +84,7 @@ class RootProblem:
     linearised: Callable[..., tuple[Linear, Callable[[Tensor], Sequence[Tensor | None]], Shifted | None]] | None = None
     stepper: Callable[..., Linear] | None = None
     stepped: Callable[[], Linear] | None = None
+    optimum: Unique | None = None
 
     def at(self, a: Inputs) -> RootProblem:
         """The problem to iterate on for these inputs, loop invariants hoisted."""

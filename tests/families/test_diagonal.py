@@ -40,8 +40,17 @@ def test_entropic_transport_is_sinkhorns() -> None:
     assert sol.report.converged.all()
     torch.testing.assert_close(sol.value, u.unsqueeze(-1) * K * v.unsqueeze(-2), rtol=1e-12, atol=1e-14)
     assert torch.autograd.gradcheck(lambda C: layer(C, a, b), C.requires_grad_(), atol=1e-8, fast_mode=True)
-    with pytest.warns(imp.ConvergenceWarning, match="IMP802"):  # the multipliers are not: asked for, that is said
-        jacfwd(lambda C: layer(C, a[0], b[0]))(C.detach()[0])
+    one = lambda C: layer(C, a[0], b[0])
+    C = C.detach()[0]
+    J = jacfwd(one)(C)
+    torch.testing.assert_close(J, jacrev(one)(C), rtol=1e-8, atol=1e-9)
+    square, step = lambda C: one(C).square().sum(), 1e-5 * uniform(4, 3, seed=3)
+    expected = (jacrev(square)(C + step) - jacrev(square)(C - step)) / 2
+    torch.testing.assert_close((hessian(square)(C) * step).sum((-2, -1)), expected, rtol=1e-5, atol=1e-11)
+    assert torch.autograd.gradgradcheck(one, C.requires_grad_(), atol=1e-6, fast_mode=True)
+    marked = imp.compile(TRANSPORT.replace("X^T", "last: X^T") + "  return X, dual(last)\n", n=4, m=3)
+    with pytest.warns(imp.ConvergenceWarning, match="IMP802"):  # they are not unique: asked for, that is said
+        jacfwd(lambda C: marked(C, a[0], b[0])[1])(C.detach())
 
 
 WATER = """layer Water(n):

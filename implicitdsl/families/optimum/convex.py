@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from implicitdsl.backward.failure import Failures
-from implicitdsl.backward.implicit import Implicit, implicit_solve
+from implicitdsl.backward.smoothed import Smoothing, smoothed_solve, with_derivatives
 from implicitdsl.families.call import kind_of
 from implicitdsl.families.equilibrium.roots import Regions
 from implicitdsl.ground.errors import ConvergenceError
@@ -21,6 +22,7 @@ from implicitdsl.lowering.report import Report
 from implicitdsl.lowering.source import Program
 from implicitdsl.solvers.in_graph import InGraph
 from implicitdsl.solvers.loop import Solver
+from implicitdsl.solvers.optimum.barrier import Barrier
 from implicitdsl.solvers.optimum.cones import Cones, svec_matrix
 from implicitdsl.solvers.optimum.conic import steady
 from implicitdsl.solvers.optimum.convex import Convex, ConvexProblem, Slope
@@ -47,7 +49,8 @@ class ConvexRecipe:
     `inputs` are what every generated function takes after the state, with core `ranks`; `unknowns` are names and
     shapes, of which the `symmetric` are solved for by triangle; `rows` are those of all constraints, `count`
     together, in the order of `cones`, of which the `matrices`, by first row and order, are symmetric; `inside` are the
-    semidefinite ones, by number, that have to be definite for the functions to be defined.
+    semidefinite ones, by number, that have to be definite for the functions to be defined. `mu`: derivatives are those
+    of the barrier problem.
     """
 
     program: Program
@@ -66,6 +69,7 @@ class ConvexRecipe:
     solver: Convex
     tol: float
     failures: Failures
+    mu: float | None = None
 
 
 class ConvexBlock:
@@ -81,13 +85,18 @@ class ConvexBlock:
         recipe: ConvexRecipe = state["recipe"]
         self.recipe = recipe
         self.vectors = Vectors(recipe)
-        columns, rows = self.vectors.columns, self.vectors.rows
-
-        def solve(z0: Tensor, a: Inputs) -> Solved:
-            optimality = Optimality(recipe, columns.to(z0.device), rows.to(z0.device))
-            return _Solver(optimality).solve(optimality.problem(), z0, a)
-
-        self.in_graph = InGraph.of(recipe, solve)
+        own = Vectors(recipe)  # a graph may not meet one tensor on two ways
+        self.optimality = Optimality(recipe, own.columns, own.rows)
+        self.problem, self.solver = self.optimality.problem(), _Solver(self.optimality)
+        self.in_graph = InGraph.of(recipe, partial(self.solver.solve, self.problem))
+        self.smoothing = self.near = None
+        if recipe.mu is not None and recipe.cones.size > recipe.cones.zero:
+            # what is only a domain has no barrier but the functions themselves
+            soft = replace(recipe, cones=replace(recipe.cones, mu=recipe.mu, sharp=recipe.inside))
+            self.near = Vectors(soft)
+            near = Optimality(soft, self.near.columns.clone(), self.near.rows.clone())
+            barrier = Barrier(self.vectors.columns.shape[1], near.defined)
+            self.smoothing = Smoothing(soft, near.problem(), barrier)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -107,25 +116,27 @@ class ConvexBlock:
         a = tuple(values[name].double() for name in recipe.inputs)
         rows = next((x.shape[0] for x, rank in zip(a, recipe.ranks, strict=True) if x.ndim > rank), 1)
         like = a[0].detach() if a else torch.empty((), dtype=torch.float64)
-        optimality = Optimality(recipe, self.vectors.columns.to(like.device), self.vectors.rows.to(like.device))
         z0 = self._start(values, like, rows, start)
-        solver = self.in_graph if torch.compiler.is_compiling() else _Solver(optimality)
+        solver = self.in_graph if torch.compiler.is_compiling() else self.solver
         try:
-            state, solved = implicit_solve(
-                optimality.problem(), solver, z0, a, backward=Implicit(), failures=recipe.failures
-            )
+            state, solved, near = smoothed_solve(self.problem, solver, z0, a, self.smoothing, recipe.failures)
         except ConvergenceError as error:
             if isinstance(error.solution, Solved):
                 lost = error.solution
                 error.solution = self.vectors.unpacked(lost.z, batch, kind), report(lost, None, batch, "conic")
             raise
         if recipe.failures.policy == "nan":
-            (state,) = mark((state,), solved, values, list(zip(recipe.inputs, recipe.ranks, strict=True)))
+            given = list(zip(recipe.inputs, recipe.ranks, strict=True))
+            state, *rest = mark((state,) if near is None else (state, near), solved, values, given)
+            near = rest[0] if rest else None
         made = None
         if want_report:
             w = state[:, self.vectors.columns.shape[1] :]
             made = report(solved, weak(recipe.cones, w, solved), batch, "conic")
-        return self.vectors.unpacked(state, batch, kind), made
+        found = self.vectors.unpacked(state, batch, kind)
+        if near is not None and self.near is not None:
+            found = with_derivatives(found, self.near.unpacked(near, batch, kind))
+        return found, made
 
     def _start(
         self, values: Mapping[str, Tensor], like: Tensor, rows: int, start: Mapping[str, Tensor] | None
@@ -168,14 +179,14 @@ class Optimality:
 
     def whole(self, x: Tensor, y: Tensor) -> Tensor:
         """The state of the generated functions."""
-        return torch.cat([x @ self.T.mT, y @ self.R], -1)
+        return torch.cat([x @ self.T.to(x.device).mT, y @ self.R.to(y.device)], -1)
 
     def residual(self, state: Tensor, *a: Tensor) -> Tensor:
         """F (B, n + m)."""
         x, w, s = self._parts(state)
         found = self.recipe.program["residual"](self.whole(x, s - w), *a)
-        N = len(self.T)
-        return torch.cat([found[:, :N] @ self.T, found[:, N:] @ self.R.mT + s], -1)
+        N, T, R = len(self.T), self.T.to(x.device), self.R.to(x.device)
+        return torch.cat([found[:, :N] @ T, found[:, N:] @ R.mT + s], -1)
 
     def jacobian(self, state: Tensor, *a: Tensor) -> Tensor:
         """[[H, Jᵀ (D − I)], [J, D]] with D the derivative of the projection."""
@@ -194,10 +205,10 @@ class Optimality:
 
     def values(self, x: Tensor, a: Inputs) -> tuple[Tensor, Tensor]:
         """f (B,), h (B, m)."""
-        found = self.recipe.program["values"](x @ self.T.mT, *a)
+        found = self.recipe.program["values"](x @ self.T.to(x.device).mT, *a)
         f, *rest = found if isinstance(found, tuple) else (found,)
         h = rest[0].expand(len(x), -1) if rest else x[:, :0]
-        h = h @ self.R.mT
+        h = h @ self.R.to(x.device).mT
         matrices = self.recipe.cones.parts(-h)[3:]
         for i in self.recipe.inside:
             k = self.recipe.cones.orders[i]
@@ -208,9 +219,14 @@ class Optimality:
     def slope(self, x: Tensor, y: Tensor, a: Inputs) -> Slope:
         """∇f, ∂h and the Hessian of f + yᵀh."""
         f, H, *rest = self.recipe.program["derivatives"](self.whole(x, y), *a)
-        rows, (N, n) = len(x), self.T.shape
-        J = self.R @ rest[0].expand(rows, -1, N) @ self.T if rest else x.new_zeros(rows, 0, n)
-        return Slope(f.expand(rows, N) @ self.T, J, self.T.mT @ H.expand(rows, N, N) @ self.T)
+        rows, (N, n), T, R = len(x), self.T.shape, self.T.to(x.device), self.R.to(x.device)
+        J = R @ rest[0].expand(rows, -1, N) @ T if rest else x.new_zeros(rows, 0, n)
+        return Slope(f.expand(rows, N) @ T, J, T.mT @ H.expand(rows, N, N) @ T)
+
+    def defined(self, state: Tensor, a: Inputs) -> Tensor:
+        """Where the functions are, (B,)."""
+        f, h = self.values(state[:, : self.T.shape[1]], a)
+        return f.isfinite() & h.isfinite().all(-1)
 
     def _parts(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         n = self.T.shape[1]
@@ -270,13 +286,15 @@ class _Solver(Solver):
 
     def _defined(self, x0: Tensor, a: Inputs) -> Tensor:
         """A start where everything is finite: the first one, inner points of the sets, equal entries."""
-        T = self.optimality.T
+        T = self.optimality.T.to(x0.device)
         inner = [z @ T for z in self.optimality.recipe.regions.others(x0 @ T.mT)]
         tried = [x0, *inner, *(torch.full_like(x0, c) for c in CONSTANTS)]
         found, open_ = x0, torch.ones(len(x0), dtype=torch.bool, device=x0.device)
         for x in tried:
             f, h = self.optimality.values(x, a)
-            there = f.isfinite() & h.isfinite().all(-1)
+            slope = self.optimality.slope(x, torch.zeros_like(h), a)  # infinite at the end of a domain
+            there = f.isfinite() & h.isfinite().all(-1) & slope.f.isfinite().all(-1)
+            there = there & slope.H.isfinite().flatten(-2).all(-1)
             found = torch.where((open_ & there).unsqueeze(-1), x, found)
             open_ = open_ & ~there
             if not bool(open_.any()):

@@ -28,7 +28,7 @@ from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import CONVERGED, STALLED
 
 from .coefficients import matrix
-from .ending import finished
+from .ending import finished, met
 
 ROUGH, SMOOTH = 1e-7, 1e-10
 """Tolerances of the interior point: at the first the Newton steps that follow are near enough as a rule, else at the
@@ -170,19 +170,13 @@ class Separated:
         open_ = (found.status == CONVERGED) & ~(error <= SMOOTH)
         if not bool(open_.any()):
             return (state, found.status, found.iterations, error), last
-        open_ = open_ & ~self._met(root, state)
+        open_ = open_ & ~met(root, state, self.a, self.parts.size)
         again = solve(self.problem, z0, SMOOTH, max_iter)
         second, off, _ = self._ended(root, again.x, again.y, again.status)
         better = open_ & (again.status == CONVERGED) & (off < error)
         state, error = torch.where(better.unsqueeze(-1), second, state), torch.where(better, off, error)
-        status = torch.where(open_ & ~self._met(root, state), STALLED, found.status)
+        status = torch.where(open_ & ~met(root, state, self.a, self.parts.size), STALLED, found.status)
         return (state, status, torch.where(open_, again.iterations, found.iterations), error), last
-
-    def _met(self, root: RootProblem, state: Tensor) -> Tensor:
-        """Whether stationarity holds relative to the multipliers, and the constraints relative to the point, (B,)."""
-        n = self.parts.size
-        F, x, y = root.F(state, self.a), state[:, :n], state[:, n:]
-        return (peak(F[:, :n]) <= SMOOTH * (1 + peak(y))) & (peak(F[:, n:]) <= SMOOTH * (1 + peak(x)))
 
     def judged(self, state: Tensor, status: Tensor, z0: Tensor) -> Tensor:
         """The status, UNBOUNDED where the point has run off, from z0."""

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from implicitdsl.solvers.host import array, chosen
+from implicitdsl.solvers.optimum.quadratic import peak, times
 from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import norm
 
 EXACT, ROUNDING, STEPS, NEAR = 1e-14, 1e-11, 12, 0.1
 """Optimality conditions that are met to the first need no further step, to the second none that does not help; so many
 steps are taken at most, no farther than the last, relative to the point."""
+MET = 1e-9
+"""Optimality conditions are met to this, relative to the terms of each."""
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -49,3 +52,13 @@ def finished(
         state, error = chosen(helps, trial, state), np.where(helps, after, error)
         left = left & (after > EXACT) & near & (helps | (error > ROUNDING))
     return state, torch.from_numpy(error).to(first.device)
+
+
+def met(problem: RootProblem, state: Tensor, a: Inputs, n: int, off: Tensor | None = None) -> Tensor:
+    """Whether each equation of stationarity holds relative to its own terms, for at the end of a function's domain one
+    alone may be infinite, and the constraints relative to the point, (B,). `n` unknowns, then multipliers; `off`: by
+    how much constraints and complementarity are missed, if not by the conditions themselves."""
+    F, J = problem.F(state, a), problem.J(state, a)
+    terms = times(J[:, :n, n:].abs(), state[:, n:].abs())
+    even = (F[:, :n].abs() <= MET * (1 + terms)).all(-1)
+    return even & (peak(F[:, n:] if off is None else off) <= MET * (1 + peak(state[:, :n])))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from implicitdsl.backward.failure import Failures
-from implicitdsl.backward.implicit import Implicit, implicit_solve
+from implicitdsl.backward.smoothed import Smoothing, smoothed_solve, with_derivatives
 from implicitdsl.families.call import kind_of
 from implicitdsl.families.equilibrium.roots import Regions
 from implicitdsl.ground.errors import ConvergenceError
@@ -21,18 +21,23 @@ from implicitdsl.lowering.source import Program
 from implicitdsl.solvers.factor import Factor, factorise
 from implicitdsl.solvers.in_graph import InGraph
 from implicitdsl.solvers.loop import Solver
+from implicitdsl.solvers.optimum.barrier import Barrier
 from implicitdsl.solvers.optimum.quadratic import peak
+from implicitdsl.solvers.optimum.regular import regular
 from implicitdsl.solvers.optimum.smooth import Derivatives, Smooth, SmoothProblem, Values
-from implicitdsl.solvers.problem import Inputs, RootProblem
+from implicitdsl.solvers.problem import Inputs, RootProblem, Unique
 from implicitdsl.solvers.verdict import CONVERGED, MAX_ITERATIONS, STALLED, Solved
 
 from .block import named_parts, report, shaped
 from .diagonal import Parts, Separated
-from .ending import finished
+from .ending import finished, met
 from .samples import mark
 
 LONGEST = 100
 """Iterations on a diagonal Hessian after which the general method takes a sample."""
+
+CLEAR = 1e-9
+"""Optimality conditions that are met to this need no second look."""
 
 SAME, PIVOT = 1e-7, 1e-8
 """A factor serves the backward pass, which refines, where it was made so near, relative to the point, that the square
@@ -45,7 +50,7 @@ class SmoothRecipe:
 
     `inputs` are what every generated function takes after the state, with core `ranks`; `unknowns` and `multipliers`
     are names and shapes, in packing order (equalities first); `sizes` are (n, p, m). `parts` of a program with a
-    diagonal Hessian.
+    diagonal Hessian. `near`: the smoothed optimality conditions, where derivatives are those of the barrier problem.
     """
 
     program: Program
@@ -61,6 +66,7 @@ class SmoothRecipe:
     failures: Failures
     method: str
     parts: Parts | None = None
+    near: Program | None = None
 
 
 class SmoothBlock:
@@ -77,6 +83,10 @@ class SmoothBlock:
         problem, solver = _problem(self.recipe), KktSolver(self.recipe)
         self.problem = problem
         self.in_graph = InGraph.of(self.recipe, lambda z0, a: solver.solve(problem, z0, a))
+        self.smoothing = None
+        if self.recipe.near is not None:
+            near = _problem(replace(self.recipe, program=self.recipe.near, parts=None))
+            self.smoothing = Smoothing(self.recipe, near, Barrier(self.recipe.sizes[0], self._defined))
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -99,16 +109,25 @@ class SmoothBlock:
         z0 = self._start(values, a, rows, start)
         solver = self.in_graph if torch.compiler.is_compiling() else KktSolver(recipe)
         try:
-            state, solved = implicit_solve(self.problem, solver, z0, a, backward=Implicit(), failures=recipe.failures)
+            state, solved, near = smoothed_solve(self.problem, solver, z0, a, self.smoothing, recipe.failures)
         except ConvergenceError as error:
             if isinstance(error.solution, Solved):
                 lost = error.solution
                 error.solution = self._unpacked(lost.z, batch, kind), report(lost, None, batch, recipe.method)
             raise
         if recipe.failures.policy == "nan":
-            (state,) = mark((state,), solved, values, list(zip(recipe.inputs, recipe.ranks, strict=True)))
+            given = list(zip(recipe.inputs, recipe.ranks, strict=True))
+            state, *rest = mark((state,) if near is None else (state, near), solved, values, given)
+            near = rest[0] if rest else None
         made = report(solved, None, batch, recipe.method) if want_report else None
-        return self._unpacked(state, batch, kind), made
+        found = self._unpacked(state, batch, kind)
+        return found if near is None else with_derivatives(found, self._unpacked(near, batch, kind)), made
+
+    def _defined(self, state: Tensor, a: Inputs) -> Tensor:
+        """Where the functions are, (B,)."""
+        found = _tuple(self.recipe.program["values"](state[:, : self.recipe.sizes[0]], *a))
+        where = [t.isfinite() if t.ndim < 2 else t.isfinite().all(-1) for t in found]
+        return torch.stack([t.expand(len(state)) for t in where]).all(0)
 
     def _start(self, values: Mapping[str, Tensor], a: Inputs, rows: int, start: Mapping[str, Tensor] | None) -> Tensor:
         """(B, n + p + m): a warm start, the expression of `start`, or a point of the sets; multipliers zero."""
@@ -172,6 +191,7 @@ def _problem(recipe: SmoothRecipe) -> RootProblem:
         vjp_inputs=None if pull is None else pull_inputs,
         linearised=None if together is None else linearised,
         ranks=recipe.ranks,
+        optimum=Unique(*recipe.sizes[:2], bool(recipe.duals)) if any(recipe.sizes[1:]) else None,
     )
 
 
@@ -237,15 +257,40 @@ class KktSolver(Solver):
         def step(state: Tensor, F: Tensor) -> Tensor:
             nonlocal known
             J = found.last[1] if found.last is not None and state is first else problem.J(state, a)
-            known = state, factorise(J)
+            known = state, regular(J, n, p)[0] if p + m else factorise(J)
             return known[1].solve(F)
 
         F = None if found.last is None else found.last[0]
-        state, error = finished(problem, first, a, found.status == CONVERGED, step, n, F)
-        solved = Solved(state, found.status, found.iterations, error, found.iterations)
+        lost = (found.status == STALLED) | (found.status == MAX_ITERATIONS)
+        state, error = finished(problem, first, a, lost | (found.status == CONVERGED), step, n, F)
+        status = found.status
+        doubtful = lost | ((status == CONVERGED) & ~(error <= CLEAR))
+        if p + m and bool(doubtful.any()):
+            rows = doubtful.nonzero().squeeze(-1)
+            status = status.index_copy(0, rows, self._verdict(problem, state[rows], at(rows), values, rows, status))
+            again = (lost & (status != CONVERGED)).unsqueeze(-1)
+            state = torch.where(again, first, state)
+        solved = Solved(state, status, found.iterations, error, found.iterations)
         if known is None or p + m or not solved.all_converged():
             return solved
         return solved._replace(whole=solved.status, factor=_serving(state, *known))
+
+    def _verdict(
+        self,
+        problem: RootProblem,
+        state: Tensor,
+        a: Inputs,
+        values: Callable[[Tensor, Tensor], Values],
+        rows: Tensor,
+        status: Tensor,
+    ) -> Tensor:
+        """The status of some rows: what was lost may have been found in the end, what was found may only seem to be
+        relative to an infinite slope at the end of a domain."""
+        n, p, _ = self.recipe.sizes
+        at, lam = values(state[:, :n], rows), state[:, n + p :]
+        off = torch.cat([at.e, torch.maximum(torch.maximum(at.g, -lam), -at.g * lam)], -1)
+        good, before = met(problem, state, a, n, off), status[rows]
+        return torch.where(good, CONVERGED, torch.where(before == CONVERGED, STALLED, before))
 
 
 def _serving(state: Tensor, made: Tensor, factor: Factor) -> Factor | None:

@@ -19,6 +19,10 @@ CONVERGED, RUNNING = int(Outcome.CONVERGED), int(Outcome.RUNNING)
 FLAT = 1e-10
 """A gradient, or a residual, that counts as zero where a start is looked for."""
 
+LIFT = 1e-13
+"""The least shift of a Hessian that is not definite, relative to it with its constraints: of rounding's size, so that
+what active constraints hold outweighs it."""
+
 STARTS = (1.0, 0.1, 10.0, -1.0)
 """Points that are tried where the objective is not defined at the first one, all entries equal."""
 
@@ -263,7 +267,7 @@ def _shifted(H: Tensor, eye: Tensor, size: Tensor, before: Tensor) -> tuple[Tens
     shift = torch.zeros_like(size)
     pivots = L.diagonal(dim1=-2, dim2=-1).square().amin(-1)
     bad = (info > 0) | ~(pivots > 1e-14 * size.squeeze(-1))
-    delta = torch.maximum(before / 3, 1e-10 * size)
+    delta = torch.maximum(before / 3, LIFT * size)
     for _ in range(40):
         if not bool(bad.any()):
             break
