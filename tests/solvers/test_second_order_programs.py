@@ -15,11 +15,15 @@ from implicitdsl.solvers.optimum.nesterov_todd import NesterovTodd
 
 D = torch.float64
 B, N = 12, 4
-CONES = {"uniform": Cones(0, 0, (), (3, 3, 3)), "mixed": Cones(0, 2, (), (4, 1, 3))}
+CONES = {
+    "uniform": Cones(0, 0, (), (3, 3, 3)),
+    "mixed": Cones(0, 2, (), (4, 1, 3)),
+    "equations": Cones(2, 2, (), (4, 1, 3)),
+}
 
 
 def inside(cones: Cones) -> Tensor:
-    parts = [torch.rand(B, cones.nonneg, dtype=D) + 0.1]
+    parts = [torch.zeros(B, cones.zero, dtype=D), torch.rand(B, cones.nonneg, dtype=D) + 0.1]
     for k in cones.second:
         y = torch.randn(B, k - 1, dtype=D)
         parts.append(torch.cat([y.norm(dim=-1, keepdim=True) + 0.1 + torch.rand(B, 1, dtype=D), y], -1))
@@ -60,8 +64,9 @@ def test_units_do_not_matter(cost: float, length: float) -> None:
     torch.testing.assert_close((x / length)[found], y[found], rtol=1e-2, atol=1e-2)
 
 
-def test_without_curvature_and_with_samples_that_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    cones = CONES["mixed"]
+@pytest.mark.parametrize("kind", ["mixed", "equations"])
+def test_without_curvature_and_with_samples_that_leave(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cones = CONES[kind]
     for shared in (True, False):
         problem = program(cones, shared, curved=0.0)
         x, w, found, iterations = Minty().solve(*problem, cones, B)

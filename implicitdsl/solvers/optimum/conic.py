@@ -121,9 +121,9 @@ def steady(J: Tensor, n: int) -> tuple[Factor, Tensor]:
 
 @dataclass(frozen=True)
 class Conic:
-    """Clarabel's homogeneous interior point (Goulart & Chen 2024) for every sample, then Newton's method. If it is
-    not asked for by name, problems with second-order cones alone are solved a batch at a time, by `Minty` without
-    equations, else and where that fails by `NesterovTodd`, and go to Clarabel where that fails too.
+    """Clarabel's homogeneous interior point (Goulart & Chen 2024) for every sample, then Newton's method. If it is not
+    asked for by name, problems with second-order cones alone are solved a batch at a time, by `Minty`, where that fails
+    by `NesterovTodd`, and go to Clarabel where that fails too.
 
     The last steps reduce ‖F‖ to rounding where the solution is regular. Statuses: CONVERGED, INFEASIBLE, UNBOUNDED,
     NOT_FINITE, MAX_ITERATIONS, STALLED. Works on the CPU in float64.
@@ -142,8 +142,7 @@ class Conic:
         tol = 1e-9 if self.tol is None else self.tol
         problem = Cone(*(t.detach() for t in problem))
         if self.solver is None and cones.second and not cones.orders:
-            sure = NesterovTodd()
-            return self._batched((sure,) if cones.zero else (Minty(), sure), problem, cones, rows, tol)
+            return self._batched((Minty(), NesterovTodd()), problem, cones, rows, tol)
         return self._by_clarabel(problem, cones, rows, tol)
 
     def _batched(
