@@ -9,6 +9,7 @@ constraints are active. It is a root problem, differentiated as all are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -81,14 +82,17 @@ def smoothed_solve(
     solver: Solver,
     z0: Tensor,
     a: Inputs,
-    smoothing: Smoothing,
+    smoothing: Smoothing | None,
     failures: Failures,
 ) -> Smoothed:
     """The optimum of the program with these optimality conditions, by `implicit_solve`, and the barrier's beside it.
+    Without `smoothing` it is not a constant, but has the derivatives of the optimality conditions.
 
     Derivatives of any order and mode, as `implicit_solve` has them. Cost beside the optimum: some 5 to 15 Newton steps,
     each with a dense LU of all unknowns and multipliers, 2/3 (n + m)³ flops.
     """
+    if smoothing is None:
+        return Smoothed(*implicit_solve(problem, solver, z0, a, failures=failures), None)
     state, solved = implicit_solve(problem, solver, z0, tuple(x.detach() for x in a), failures=failures)
     return beside(smoothing, state.detach(), solved, a, failures)
 
@@ -116,8 +120,12 @@ def _cured(state: Tensor, a: Inputs, ranks: tuple[int, ...], good: Tensor) -> tu
     return cured(state), tuple(cured(x) if x.ndim > rank else x for x, rank in zip(a, ranks, strict=True))
 
 
-def with_derivatives(value: Tensor, near: Tensor) -> Tensor:
-    """The value, with the derivatives of what is near it."""
+def with_derivatives(values: Mapping[str, Tensor], near: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The values, with the derivatives of what is near them."""
+    return {name: _moved(value, near[name]) for name, value in values.items()}
+
+
+def _moved(value: Tensor, near: Tensor) -> Tensor:
     return value.detach() + (near - near.detach())
 
 
@@ -135,5 +143,5 @@ def smoothed_optimum(
         return z, y, optimum
     assert smoothing.cones is not None, "made by `of_quadratic`"
     x, w = near[:, :n], near[:, n:]
-    z, y = with_derivatives(z, x), with_derivatives(y, smoothing.cones.project(w) - w)
+    z, y = _moved(z, x), _moved(y, smoothing.cones.project(w) - w)
     return z, y, optimum._replace(status=solved.status, whole=None)

@@ -21,7 +21,8 @@ from .coefficients import matrix
 class Conditions:
     """Lagrangian f + Σ νᵀe + Σ λᵀg; `rows` are the constraints, equalities first, with their multipliers.
 
-    `system`: ∇L = 0, e = 0, min(λ, −g) = 0, which has the same solutions as the Karush-Kuhn-Tucker conditions.
+    `system`: ∇L = 0, e = 0, min(λ, −g) = 0, which has the same solutions as the Karush-Kuhn-Tucker conditions; or with
+    μ > 0 in the place of the last ½ (λ − g − √((λ + g)² + 4 μ)) = 0, which says λ (−g) = μ and λ, −g > 0.
     """
 
     unknowns: tuple[Expr, ...]
@@ -33,8 +34,8 @@ class Conditions:
     system: System
 
 
-def conditions(form: Program, functions: Functions) -> Conditions:
-    """The optimality conditions of a program without matrix inequalities."""
+def conditions(form: Program, functions: Functions, mu: float = 0.0) -> Conditions:
+    """The optimality conditions of a program without matrix inequalities; with μ those of its barrier problem."""
     equal, below = form.of(EQUAL), form.of(BELOW)
     rows = (*equal, *below)
     names = [f"{'nu' if c.kind == EQUAL else 'lam'}~{k}" for k, c in enumerate(rows, 1)]
@@ -45,9 +46,18 @@ def conditions(form: Program, functions: Functions) -> Conditions:
     gradient = tuple(cancel(g) for g in vjp(lagrangian, num(1.0), form.unknowns, functions))
     residual = [*gradient, *(c.body for c in equal)]
     for y, c in zip(multipliers[len(equal) :], below, strict=True):
-        residual.append(functions["min"].build([y, build.neg(c.body)]))
+        residual.append(_least(y, c.body, functions, mu))
     system = System((*form.unknowns, *multipliers), tuple(residual), None)
     return Conditions(form.unknowns, rows, multipliers, len(equal), form.objective, gradient, system)
+
+
+def _least(y: Expr, g: Expr, functions: Functions, mu: float) -> Expr:
+    """min(y, −g), or its smoothing (Chen & Harker 1993, Kanzow 1996, Smale 1986)."""
+    if not mu:
+        return functions["min"].build([y, build.neg(g)])
+    total = build.add(y, g)
+    root = functions["sqrt"].build([build.add(build.mul(total, total), build.mul(num(4 * mu), build.ones(g.shape)))])
+    return build.mul(num(0.5), build.sub(build.sub(y, g), root))
 
 
 def source(

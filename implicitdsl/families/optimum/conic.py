@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from implicitdsl.backward.failure import Failures
-from implicitdsl.backward.implicit import Implicit, implicit_solve
+from implicitdsl.backward.smoothed import Smoothing, smoothed_solve, with_derivatives
 from implicitdsl.families.call import kind_of
 from implicitdsl.ground.errors import ConvergenceError
 from implicitdsl.lowering.bound import Bound
@@ -38,7 +38,7 @@ class ConicRecipe:
 
     `rows` are those of C, `count` together, in the order equalities, inequalities, cones, matrices; the `matrices`, by
     first row and order, are symmetric. `symmetric` says which unknowns are symmetric
-    matrices: their upper triangles are what is solved for.
+    matrices: their upper triangles are what is solved for. `mu`: derivatives are those of the barrier problem.
     """
 
     coefficients: Evaluate
@@ -52,6 +52,7 @@ class ConicRecipe:
     solver: Conic
     failures: Failures
     given: tuple[Ranked, ...]
+    mu: float | None = None
 
 
 class ConicBlock:
@@ -70,6 +71,11 @@ class ConicBlock:
         problem, solver = _problem(recipe), _Solver(recipe)
         self.problem = problem
         self.in_graph = InGraph.of(recipe, lambda z0, a: solver.solve(problem, z0, a))
+        self.smoothing = self.near = None
+        if recipe.mu is not None:
+            soft = replace(recipe, cones=replace(recipe.cones, mu=recipe.mu))
+            self.near = Vectors(soft)
+            self.smoothing = Smoothing.of_quadratic(soft.cones, self.vectors.columns.shape[1])
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -96,16 +102,20 @@ class ConicBlock:
         z0 = a[1].detach().new_zeros(count, n + recipe.cones.size)
         solver = self.in_graph if torch.compiler.is_compiling() else _Solver(recipe)
         try:
-            state, solved = implicit_solve(self.problem, solver, z0, a, backward=Implicit(), failures=recipe.failures)
+            state, solved, near = smoothed_solve(self.problem, solver, z0, a, self.smoothing, recipe.failures)
         except ConvergenceError as error:
             if isinstance(error.solution, Solved):
                 lost = error.solution
                 error.solution = self.vectors.unpacked(lost.z, batch, kind), report(lost, None, batch, "conic")
             raise
         if recipe.failures.policy == "nan":
-            (state,) = mark((state,), solved, values, recipe.given)
+            state, *rest = mark((state,) if near is None else (state, near), solved, values, recipe.given)
+            near = rest[0] if rest else None
         made = report(solved, weak(recipe.cones, state[:, n:], solved), batch, "conic") if want_report else None
-        return self.vectors.unpacked(state, batch, kind), made
+        found = self.vectors.unpacked(state, batch, kind)
+        if near is not None and self.near is not None:
+            found = with_derivatives(found, self.near.unpacked(near, batch, kind))
+        return found, made
 
     def _coefficients(self, values: Mapping[str, Tensor], functions: Mapping[str, Bound]) -> tuple[Tensor, ...]:
         """P, q, A, b of the vectorised problem: s = b − A x is 0, ≥ 0, or `svec` of a semidefinite matrix."""

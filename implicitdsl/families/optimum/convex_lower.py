@@ -98,6 +98,7 @@ def recipe(
     solver: Conic,
     duals: tuple[tuple[str, str], ...],
     failures: Failures,
+    mu: float | None = None,
 ) -> ConvexRecipe:
     """Everything about a block but tensors."""
     assert part.program is not None, "an argmin block has a normal form"
@@ -131,6 +132,7 @@ def recipe(
         solver=Convex(max_iter=solver.max_iter),
         tol=1e-9 if solver.tol is None else solver.tol,
         failures=failures,
+        mu=mu,
     )
 
 

@@ -13,6 +13,7 @@ from implicitdsl.backward.failure import Failures
 from implicitdsl.backward.kkt import Spec
 from implicitdsl.backward.smoothed import Smoothing
 from implicitdsl.families.call import Call
+from implicitdsl.ground.facts import Fact
 from implicitdsl.ground.methods import Method
 from implicitdsl.ir.function import Functions
 from implicitdsl.ir.model import Model
@@ -34,7 +35,7 @@ from .convex_lower import shown
 from .evaluate import Evaluate
 from .horizon import AlongStages, bands, layout
 from .nearest import NearestBlock, NearestRecipe
-from .rungs import is_polynomial
+from .rungs import is_polynomial, is_quadratic
 from .separable import SeparableBlock
 from .separable_lower import separable_recipe, separable_source
 from .smooth import SmoothBlock
@@ -70,10 +71,11 @@ def lower(parts: Sequence[BlockPlan], model: Model, sizes: Mapping[str, int], la
     (part,) = parts
     if part.forward[0].method in SMOOTH:
         solver, failures, duals = _solver(part, language), _failures(part, model), _duals(part, model)
-        return SmoothBlock(smooth_recipe(part, model, sizes, language.function_table, solver, failures, duals))
+        functions, mu = language.function_table, _mu(part)
+        return SmoothBlock(smooth_recipe(part, model, sizes, functions, solver, failures, duals, mu))
     if _is_curved(part):
         return ConvexBlock(_convex(part, model, sizes, language))
-    if part.forward[0].method == CONIC:
+    if _is_conic(part):
         return ConicBlock(_conic(part, model, sizes, language))
     if _is_sorted(part):
         failures, duals = _failures(part, model), _duals(part, model)
@@ -83,20 +85,31 @@ def lower(parts: Sequence[BlockPlan], model: Model, sizes: Mapping[str, int], la
     return OptimumBlock(_recipe(part, model, sizes, language))
 
 
+def _is_conic(part: BlockPlan) -> bool:
+    """Whether it is solved over cones: also where a projection on them has a formula, but no barrier to smooth."""
+    method = part.forward[0].method
+    return method == CONIC or (method == SORTED and not _is_sorted(part) and not is_quadratic(_facts(part)))
+
+
+def _facts(part: BlockPlan) -> dict[str, Fact]:
+    return {f.name: f for f in part.facts}
+
+
 def _is_curved(part: BlockPlan) -> bool:
     """Whether it is over cones, but not quadratic."""
-    return part.forward[0].method == CONIC and not is_polynomial({f.name: f for f in part.facts})
+    return part.forward[0].method == CONIC and not is_polynomial(_facts(part))
 
 
 def _convex(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: Language) -> ConvexRecipe:
     functions, failures = language.function_table, _failures(part, model)
-    return convex_recipe(part, model, sizes, functions, _solver(part, language), _duals(part, model), failures)
+    solver, duals = _solver(part, language), _duals(part, model)
+    return convex_recipe(part, model, sizes, functions, solver, duals, failures, _mu(part))
 
 
 def _solver(part: BlockPlan, language: Language) -> Any:
-    """That of the first choice, with its options."""
+    """That of the first choice, with its options; of a formula, which has no barrier to smooth, the cones'."""
     choice = part.forward[0]
-    method = language.method("optimum", "forward", choice.method)
+    method = language.method("optimum", "forward", CONIC if choice.method == SORTED else choice.method)
     assert method is not None, f"the planner chose {choice.method}, which no family has"
     return method.load()(**dict(choice.options))
 
@@ -165,7 +178,7 @@ def source(part: BlockPlan, language: Language) -> str:
 
 def _coefficients(part: BlockPlan, language: Language) -> Coefficients:
     assert part.program is not None, "an argmin block has a normal form"
-    return coefficients(part.program, language.function_table, part.forward[0].method == CONIC)
+    return coefficients(part.program, language.function_table, _is_conic(part))
 
 
 def _write(found: Coefficients, language: Language, sizes: Mapping[str, int], dims: Sequence[str] = ()) -> _Written:
@@ -271,4 +284,5 @@ def _conic(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: La
         solver=_solver(part, language),
         failures=_failures(part, model),
         given=tuple((s.name, s.rank) for s in written.inputs),
+        mu=_mu(part),
     )

@@ -162,8 +162,8 @@ def gap(block: Any, facts: Facts) -> str | None:
     if asked is not None and asked.get("method") not in (None, "newton"):
         return f"`nlp(method={asked.get('method')})`; `nlp()` and `nlp(method=newton)` are"
     backward = block.wishes.backward
-    if backward is not None and backward.method == "smoothed" and not is_quadratic(facts):
-        return f"`backward smoothed` beyond quadratic programs: {why_not(facts)}"
+    if backward is not None and backward.method == "smoothed" and value(facts, "convex") is None:
+        return "`backward smoothed` of a program that is not convex"
     if backward is not None and backward.method not in LOWERED:
         return f"`backward {backward.method}`"
     return None

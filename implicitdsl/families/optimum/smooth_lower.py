@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from implicitdsl.backward.failure import Failures
+from implicitdsl.families.equilibrium.generate import write
 from implicitdsl.families.equilibrium.roots import Regions, region
 from implicitdsl.ir.function import Functions
 from implicitdsl.ir.model import Model, SetInfo
 from implicitdsl.ir.nodes import Expr
 from implicitdsl.ir.plan import BlockPlan
+from implicitdsl.ir.plan import Program as Form
 from implicitdsl.lowering.source import Program
 from implicitdsl.solvers.optimum.smooth import Smooth
 
@@ -43,9 +45,7 @@ def shown(part: BlockPlan, functions: Functions) -> str:
 def _write(
     part: BlockPlan, functions: Functions, sizes: Mapping[str, int], start: Expr | None, dims: Sequence[str] = ()
 ) -> _Written:
-    assert part.program is not None, "an argmin block has a normal form"
-    found = diagonal_of(part)
-    system = conditions(part.program if found is None else in_order(part.program, found), functions)
+    found, system = diagonal_of(part), conditions(_form(part), functions)
     text, inputs, begin = source(system, functions, sizes, start, dims)
     if found is not None:
         text = "\n\n".join([text, diagonal_source(found, inputs, functions, sizes, dims)])
@@ -60,8 +60,9 @@ def recipe(
     solver: Smooth,
     failures: Failures,
     duals: tuple[tuple[str, str], ...],
+    mu: float | None = None,
 ) -> SmoothRecipe:
-    """All that `SmoothBlock` runs."""
+    """All that `SmoothBlock` runs. `mu`: derivatives are those of the barrier problem."""
     wish = part.block.wishes.start
     written = _write(part, functions, sizes, wish if isinstance(wish, Expr) else None)
     system = written.system
@@ -77,8 +78,10 @@ def recipe(
     rows = zip(system.rows, system.multipliers, strict=True)
     names = ", ".join(u.name for u in part.block.unknowns)
     found = diagonal_of(part)
+    title = f"{model.name or 'layer'} {names}"
+    near = None if mu is None or not m else _near(part, functions, sizes, mu, written)
     return SmoothRecipe(
-        program=Program(f"{model.name or 'layer'} {names}", written.text),
+        program=Program(title, written.text),
         inputs=tuple(s.name for s in written.inputs),
         ranks=tuple(s.rank for s in written.inputs),
         unknowns=tuple((u.name, shape(u)) for u in system.unknowns),
@@ -91,4 +94,19 @@ def recipe(
         failures=failures,
         method=part.forward[0].method,
         parts=None if found is None else parts_of(found, sizes),
+        near=None if near is None else Program(f"{title}, smoothed", near),
     )
+
+
+def _near(part: BlockPlan, functions: Functions, sizes: Mapping[str, int], mu: float, beside: _Written) -> str:
+    """The text of the smoothed optimality conditions, functions of the same inputs."""
+    found = write(conditions(_form(part), functions, mu).system, functions, sizes)
+    assert found.inputs == beside.inputs, "μ is a number"
+    return found.text
+
+
+def _form(part: BlockPlan) -> Form:
+    """The program, in the order that a diagonal Hessian asks for."""
+    assert part.program is not None, "an argmin block has a normal form"
+    found = diagonal_of(part)
+    return part.program if found is None else in_order(part.program, found)

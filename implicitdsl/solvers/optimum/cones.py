@@ -20,10 +20,10 @@ class Cones:
     """{0}^zero × R₊^nonneg × Q^k × … × S₊^k × …: second-order cones Q^k = {(t, y): t ≥ ‖y‖} by length `second`, and
     semidefinite matrices of `orders` k as `svec` vectors of length k (k + 1) / 2.
 
-    `mu` > 0 smooths the projection Π: s = Π(w) and y = s − w then are the point of the central path s ∘ y = μ e with
-    s − y = w (but y = 0 in {0}, and for matrices that are `sharp`, by number): s = ½ (w + (w² + 4 μ e)^½) in the
-    algebra of the cone (Fukushima, Luo & Tseng 2001). That is −μ log s of numbers, −½ μ log(t² − ‖y‖²) of second-order
-    cones and −μ log det S of matrices as barriers.
+    `mu` > 0 smooths the projection Π: s = Π(w) and y = s − w then are on the central path of the barriers −μ log s of
+    numbers, −μ log(t² − ‖x‖²) of second-order cones and −μ log det S of matrices, of which those that are `sharp`, by
+    number, have none. In the algebra of each cone s ∘ y = m e, m = μ but 2 μ in second-order cones, and
+    s = ½ (w + (w² + 4 m e)^½) (Fukushima, Luo & Tseng 2001).
     """
 
     zero: int
@@ -75,7 +75,7 @@ class Cones:
         found = [torch.zeros_like(zero), self._positive(nonneg)] if self.plain else []
         if self.second:
             q = self.pad(second)
-            found.append(self.unpad(_smooth_second(q, self.mu) if self.mu else _second(q)))
+            found.append(self.unpad(_smooth_second(q, 2 * self.mu) if self.mu else _second(q)))
         for i, (k, v) in enumerate(zip(self.orders, matrices, strict=True)):
             W, R = _matrix(v, k)
             found.append(spectral.project(W, self._mu_of(i)).flatten(-2) @ R.mT)
@@ -89,7 +89,7 @@ class Cones:
             blocks.append(torch.diag_embed(torch.cat([torch.zeros_like(zero), self._positive_slope(nonneg)], -1)))
         if self.second:
             q = self.pad(second)
-            slopes = _smooth_second_slope(q, self.mu) if self.mu else _second_slope(q)
+            slopes = _smooth_second_slope(q, 2 * self.mu) if self.mu else _second_slope(q)
             if self.uniform:
                 blocks.append(torch.diag_embed(slopes.movedim(1, -1), dim1=1, dim2=3).flatten(3, 4).flatten(1, 2))
             else:
