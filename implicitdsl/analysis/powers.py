@@ -7,6 +7,7 @@ Chares, Cones and interior-point algorithms for structured convex optimization (
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from implicitdsl.ground.facts import Curvature
@@ -35,11 +36,17 @@ class Rules(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """base^exponent, or |base|^exponent by `magnitude`, of any sign of the base."""
+    """base^exponent, or |base|^exponent by `magnitude`, of any sign of the base. `edged`: it is only defined for a
+    base ≥ 0.
+    """
 
     base: Expr
     exponent: float
     magnitude: bool = False
+    edged: bool = False
+
+    def to(self, k: float) -> Factor:
+        return replace(self, exponent=k * self.exponent)
 
 
 def powers(e: Expr, rules: Rules) -> Curvature:
@@ -66,7 +73,7 @@ def _apart(e: Expr, rules: Rules) -> list[Factor] | None:
             if left is None or right is None:
                 return None
             sign = 1.0 if e.op == "mul" else -1.0
-            return _collected([*left, *(Factor(f.base, sign * f.exponent, f.magnitude) for f in right)])
+            return _collected([*left, *(f.to(sign) for f in right)])
         case "pow" if e.args[1].number is not None:
             return _raised(e.args[0], e.args[1].number, rules)
         case "call" if e.name == "sqrt":
@@ -78,19 +85,22 @@ def _apart(e: Expr, rules: Rules) -> list[Factor] | None:
 
 
 def _raised(base: Expr, k: float, rules: Rules) -> list[Factor] | None:
-    """baseᵏ; the base must be ≥ 0 unless k is even."""
+    """baseᵏ; the base must be ≥ 0 unless k is even, and is where it is a broken power of something affine."""
     inner = _factors(base, rules)
-    if inner is not None and all(f.magnitude or rules.above(f.base) for f in inner):
-        return [Factor(f.base, k * f.exponent, f.magnitude) for f in inner]
-    return [Factor(base, k, magnitude=True)] if k % 2.0 == 0.0 else None
+    if inner is not None and all(f.magnitude or f.edged or rules.above(f.base) for f in inner):
+        return [f.to(k) for f in inner]
+    if k % 2.0 == 0.0:
+        return [Factor(base, k, magnitude=True)]
+    return None if k.is_integer() else [Factor(base, k, edged=True)]
 
 
 def _collected(found: list[Factor]) -> list[Factor]:
     """With the exponents of equal bases added."""
-    total: dict[tuple[Expr, bool], float] = {}
+    total: dict[tuple[Expr, bool], Factor] = {}
     for f in found:
-        total[f.base, f.magnitude] = total.get((f.base, f.magnitude), 0.0) + f.exponent
-    return [Factor(base, k, magnitude) for (base, magnitude), k in total.items() if k != 0.0]
+        same = total.get((f.base, f.magnitude), replace(f, exponent=0.0))
+        total[f.base, f.magnitude] = replace(f, exponent=same.exponent + f.exponent, edged=same.edged or f.edged)
+    return [f for f in total.values() if f.exponent != 0.0]
 
 
 def _product(found: list[Factor], rules: Rules) -> Curvature:
@@ -160,12 +170,10 @@ def _summed(e: Expr, rules: Rules) -> list[Factor] | None:
 
 
 def _concave(f: Factor, rules: Rules) -> bool:
-    if f.magnitude:
-        return False
-    return rules.is_concave(f.base) and rules.above(f.base)
+    return not f.magnitude and rules.is_concave(f.base) and (f.edged or rules.above(f.base))
 
 
 def _convex(f: Factor, rules: Rules) -> bool:
-    if f.magnitude:
+    if f.magnitude or (f.edged and not rules.above(f.base)):
         return rules.is_affine(f.base)
     return rules.is_convex(f.base) and rules.above(f.base)

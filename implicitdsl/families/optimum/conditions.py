@@ -15,6 +15,7 @@ from implicitdsl.ir.plan import BELOW, EQUAL, Constraint, Program, System
 from implicitdsl.lowering.codegen import generate
 
 from .coefficients import matrix
+from .domain import domain_source
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def source(
             definitions=state.definitions,
             dims=dims,
         ),
+        *domain_source([c.objective, *bodies], c.unknowns, inputs, functions, sizes, dims),
         written.text,
     ]
     return "\n\n".join(texts), inputs, written.start

@@ -32,6 +32,7 @@ from implicitdsl.solvers.verdict import CONVERGED, Solved, norm
 
 from .block import Rows, report
 from .conic import kept, weak
+from .domain import within
 from .ending import finished
 from .samples import mark
 from .vectors import Vectors
@@ -95,7 +96,7 @@ class ConvexBlock:
             soft = replace(recipe, cones=replace(recipe.cones, mu=recipe.mu, sharp=recipe.inside))
             self.near = Vectors(soft)
             near = Optimality(soft, self.near.columns.clone(), self.near.rows.clone())
-            barrier = Barrier(self.vectors.columns.shape[1], near.defined)
+            barrier = Barrier(self.vectors.columns.shape[1], defined=near.defined)
             self.smoothing = Smoothing(soft, near.problem(), barrier)
 
     @property
@@ -288,6 +289,7 @@ class _Solver(Solver):
         """A start where everything is finite: the first one, inner points of the sets, equal entries."""
         T = self.optimality.T.to(x0.device)
         inner = [z @ T for z in self.optimality.recipe.regions.others(x0 @ T.mT)]
+        x0 = within(self.optimality.recipe.program, x0 @ T.mT, a) @ T
         tried = [x0, *inner, *(torch.full_like(x0, c) for c in CONSTANTS)]
         found, open_ = x0, torch.ones(len(x0), dtype=torch.bool, device=x0.device)
         for x in tried:

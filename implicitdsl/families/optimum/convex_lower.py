@@ -25,6 +25,7 @@ from implicitdsl.solvers.optimum.convex import Convex
 from .coefficients import matrix
 from .cone_rows import cone_rows
 from .convex import ConvexRecipe
+from .domain import domain_source
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def source(
         generate(name, (by.vector, *inputs), made, functions, sizes, definitions=by.definitions, dims=dims)
         for name, by, made in (("values", point, values), ("derivatives", state, slopes))
     ]
+    texts += domain_source([c.objective, *bodies], c.unknowns, inputs, functions, sizes, dims)
     return "\n\n".join([*texts, written.text]), inputs, written.start
 
 

@@ -30,6 +30,7 @@ from implicitdsl.solvers.verdict import CONVERGED, MAX_ITERATIONS, STALLED, Solv
 
 from .block import named_parts, report, shaped
 from .diagonal import Parts, Separated
+from .domain import within
 from .ending import finished, met
 from .samples import mark
 
@@ -86,7 +87,7 @@ class SmoothBlock:
         self.smoothing = None
         if self.recipe.near is not None:
             near = _problem(replace(self.recipe, program=self.recipe.near, parts=None))
-            self.smoothing = Smoothing(self.recipe, near, Barrier(self.recipe.sizes[0], self._defined))
+            self.smoothing = Smoothing(self.recipe, near, Barrier(*self.recipe.sizes[:2], self._defined))
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -250,7 +251,7 @@ class KktSolver(Solver):
             g = sized(found.pop(0), rows, m, n) if m else z[:, :0, None]
             return Derivatives(f, e, g, H)
 
-        found = recipe.solver.solve(SmoothProblem(values, derivatives), z0[:, :n])
+        found = recipe.solver.solve(SmoothProblem(values, derivatives), within(program, z0[:, :n], a))
         first = torch.cat([found.z, found.nu, found.lam], -1) if p + m else found.z
         known: tuple[Tensor, Factor] | None = None
 
