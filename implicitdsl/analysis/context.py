@@ -18,7 +18,7 @@ from implicitdsl.ir.nodes import Expr
 class Context:
     """`sets` maps a given, param or const to its set, `roots` an unknown to the set that picks its root.
 
-    `ranges` narrows a symbol's entries further (an assumption of one proof). `filled` are numbers of a bare text."""
+    `ranges` narrows entries of symbols and expressions (assumptions of one proof). `filled` are a bare text's numbers."""
 
     functions: Functions
     sets: Mapping[Expr, SetInfo]

@@ -17,19 +17,23 @@ from .bounds import Bounds
 from .context import Context
 from .curvature import Curvatures
 from .epigraph import lifted
+from .stated import stated
 
 NLP = "`using nlp()` takes non-convex problems, to a local minimum"
 
 
 def curvatures(form: Program, context: Context) -> Curvatures:
-    """The rules for a block, in which an unknown has the range of its set, and numbers that a bare text does not
-    declare are taken to be ≥ 0.
+    """The rules for a block, in which an unknown has the range of its set, what affine inequalities bound lies within
+    these bounds, and numbers that a bare text does not declare are taken to be ≥ 0.
     """
     inside = {**context.sets, **{u: s for u, s in context.roots.items() if u in form.unknowns}}
     context = context.assuming({s: Interval(0.0) for s in context.filled})
     roots = (form.objective, *(c.body for c in form.constraints))
     running = frozenset(build.binder_of(e)[0] for e in walk(*roots) if e.op in ("sum_for", "stack_for"))
-    return Curvatures(frozenset(form.unknowns), Bounds(dataclasses.replace(context, sets=inside)), running)
+    context = dataclasses.replace(context, sets=inside)
+    rules = Curvatures(frozenset(form.unknowns), Bounds(context), running)
+    known = stated(form, rules)
+    return Curvatures(rules.unknowns, Bounds(context.assuming(known)), running) if known else rules
 
 
 def convex(form: Program, context: Context) -> Fact:

@@ -14,7 +14,8 @@ from implicitdsl.ir import build
 from implicitdsl.ir.nodes import LINEAR, Expr, walk
 
 from .bounds import Bounds
-from .definite import negative, nonnegative, nonpositive, semidefinite
+from .definite import nonnegative, nonpositive, semidefinite
+from .forms import both, form, trace_form
 from .joint import joint
 from .symmetry import SYMMETRIC, is_symmetric
 
@@ -71,7 +72,7 @@ class Curvatures:
                 a, b = e.args
                 return (self.above(a) and self.above(b)) or (self.below(a) and self.below(b))
             case "matmul" if e.rank == 0:
-                return any(self._form(x, other) is C.CONVEX for x, other in _both(e))
+                return any(form(x, other, self) is C.CONVEX for x, other in both(e))
             case "call":
                 return e.name in ("maximum", "max_all", "logsumexp") and any(self.above(a) for a in e.args)
             case _:
@@ -90,7 +91,7 @@ class Curvatures:
                 a, b = e.args
                 return (self.above(a) and self.below(b)) or (self.below(a) and self.above(b))
             case "matmul" if e.rank == 0:
-                return any(self._form(x, other) is C.CONCAVE for x, other in _both(e))
+                return any(form(x, other, self) is C.CONCAVE for x, other in both(e))
             case "call":
                 return e.name in ("minimum", "min_all") and any(self.below(a) for a in e.args)
             case _:
@@ -105,6 +106,8 @@ class Curvatures:
             return C.CONSTANT
         if self._inverse(e):
             return C.CONVEX
+        if (found := trace_form(e, self)) is not None:
+            return found
         if e.op in SUMS:
             return self._sum([self._known[a] for a in e.args])
         match e.op:
@@ -194,57 +197,10 @@ class Curvatures:
             for x, other in ((a, b), (b, a)):
                 if self._entropy(x, other):
                     return C.CONVEX
-                found = self._form(x, other)
+                found = form(x, other, self)
                 if found is not None:
                     return found
         return self._linear(a, b)
-
-    def _form(self, x: Expr, other: Expr) -> Curvature | None:
-        """xᵀ (M x) with x affine and M constant, each scaled or not."""
-        sign, x = self._unscaled(x)
-        also, other = self._unscaled(other, x)
-        sign = sign * also
-        if sign == 0.0 or not self.is_affine(x) or self.is_constant(x):
-            return None
-        if other is x:
-            return C.CONVEX if sign > 0 else C.CONCAVE
-        if other.op != "matmul":
-            return None
-        for M, y in _both(other):
-            y_sign, y = self._unscaled(y, x)
-            if y is x and y_sign != 0.0 and M.rank == 2 and self.is_constant(M):
-                sign = sign * y_sign
-                if semidefinite(M, self.bounds):
-                    return C.CONVEX if sign > 0 else C.CONCAVE
-                if negative(M, self.bounds):
-                    return C.CONCAVE if sign > 0 else C.CONVEX
-        return None
-
-    def _unscaled(self, e: Expr, base: Expr | None = None) -> tuple[float, Expr]:
-        """(s, v) of a vector e = c v with numbers c of sign s taken away, not from `base` itself; s = 0: unknown.
-
-        A vector of weights is taken away only from `base`: wᵀ(x ∘ x) = xᵀ diag(w) x.
-        """
-        sign = 1.0
-        while e is not base:
-            if e.op == "neg":
-                sign, e = -sign, e.args[0]
-                continue
-            if e.op not in ("mul", "div") or e.rank != 1:
-                break
-            weight, rest = e.args
-            if e.op == "div" or not self.is_constant(weight):
-                weight, rest = rest, weight
-            if rest.rank != 1 or not self.is_constant(weight):
-                break
-            if weight.rank == 1 and rest is not base:  # xᵀ diag(w) M x
-                break
-            if self.below(weight):
-                sign = -sign
-            elif not self.above(weight):
-                return 0.0, rest
-            e = rest
-        return sign, e
 
     def definite(self, M: Expr) -> bool:
         """Whether `logdet(M)` and `inv(M)` say M ≻ 0 in a convex program: for an affine symmetric matrix."""
@@ -259,12 +215,12 @@ class Curvatures:
         if e.op == "sum" and e.args[0].op == "diagonal":
             return self._inverted(e.args[0].args[0])
         if e.op == "sum" and e.args[0].op == "mul":
-            pairs = _both(e.args[0])
+            pairs = both(e.args[0])
             return any(self.is_constant(S) and semidefinite(S, self.bounds) and self._inverted(M) for S, M in pairs)
         if e.op == "matmul" and e.rank == 0:
-            for a, other in _both(e):
+            for a, other in both(e):
                 if self.is_constant(a) and other.op == "matmul":
-                    return any(x is a and self._inverted(M) for M, x in _both(other))
+                    return any(x is a and self._inverted(M) for M, x in both(other))
         return False
 
     def _inverted(self, e: Expr) -> bool:
@@ -274,7 +230,12 @@ class Curvatures:
     def _quotient(self, a: Expr, b: Expr) -> Curvature:
         if self.is_constant(b):
             return self._linear(a, b)
-        if not _positive(self.bounds.range(b)) or not self.is_concave(b):
+        if not _positive(self.bounds.range(b)):
+            if nonpositive(b, self.bounds):
+                found = self._quotient(a, build.neg(b))
+                return FLIP.get(found, found)
+            return C.UNKNOWN
+        if not self.is_concave(b):
             return C.UNKNOWN
         if self.is_constant(a):
             if self.above(a):
@@ -283,14 +244,13 @@ class Curvatures:
         return C.CONVEX if self._squares(a) else C.UNKNOWN
 
     def _squares(self, e: Expr) -> bool:
-        """x·x or x² of an affine x: over a concave positive denominator it stays convex."""
+        """x·x or x² of a convex |x|: over a concave positive denominator it stays convex."""
         if e.op == "mul" and self.is_constant(e.args[0]) and nonnegative(e.args[0], self.bounds):
             return self._squares(e.args[1])
         if e.op == "sum":
             return self._squares(e.args[0])
-        if e.op in ("matmul", "mul") and e.args[0] is e.args[1]:
-            return self.is_affine(e.args[0])
-        return e.op == "pow" and e.args[1].number == 2.0 and self.is_affine(e.args[0])
+        square = e.op in ("matmul", "mul") and e.args[0] is e.args[1]
+        return (square or (e.op == "pow" and e.args[1].number == 2.0)) and self._even(e.args[0]) is C.CONVEX
 
     def _power(self, x: Expr, exponent: Expr) -> Curvature:
         k = exponent.number
@@ -370,16 +330,10 @@ class Curvatures:
         if e.op == "div" and self.is_constant(e.args[1]):
             return e.args[1], e.args[0]
         if e.op in ("mul", "matmul"):
-            for weight, x in _both(e):
+            for weight, x in both(e):
                 if self.is_constant(weight) and not self.is_constant(x):
                     return weight, x
         return None
-
-
-def _both(e: Expr) -> tuple[tuple[Expr, Expr], tuple[Expr, Expr]]:
-    """The two arguments, in both orders."""
-    a, b = e.args
-    return (a, b), (b, a)
 
 
 def _positive(r: Interval) -> bool:

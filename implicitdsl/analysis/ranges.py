@@ -71,11 +71,15 @@ _ZEROS = {"log": 1.0, "tanh": 0.0, "erf": 0.0}
 
 def of(e: Expr, b: Bounds) -> Interval:
     """The range of e's entries; `Interval()` where nothing is known."""
+    found, assumed = _of(e, b), b.context.ranges.get(e)
+    return found if assumed is None else found.meet(assumed)
+
+
+def _of(e: Expr, b: Bounds) -> Interval:
     match e.op:
         case "sym":
-            known = b.context.ranges.get(e, iv.EVERYTHING)
             declared = b.context.sets.get(e)
-            return known if declared is None else known.meet(of_set(declared))
+            return iv.EVERYTHING if declared is None else of_set(declared)
         case "num":
             return iv.point(e.number or 0.0)
         case "zeros":
