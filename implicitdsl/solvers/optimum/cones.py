@@ -100,10 +100,13 @@ class Cones:
         return _block_diagonal(blocks) if len(blocks) != 1 else blocks[0]
 
     def _positive(self, w: Tensor) -> Tensor:
-        return 0.5 * (w + (w.square() + 4 * self.mu).sqrt()) if self.mu else w.clamp(min=0)
+        if not self.mu:
+            return w.clamp(min=0)
+        size = (w.square() + 4 * self.mu).sqrt()  # of which w < 0 would cancel
+        return torch.where(w > 0, 0.5 * (w + size), 2 * self.mu / (size - w.clamp(max=0)))
 
     def _positive_slope(self, w: Tensor) -> Tensor:
-        return 0.5 * (1 + w / (w.square() + 4 * self.mu).sqrt()) if self.mu else (w > 0).to(w.dtype)
+        return self._positive(w) / (w.square() + 4 * self.mu).sqrt() if self.mu else (w > 0).to(w.dtype)
 
     def _mu_of(self, matrix: int) -> float:
         return 0.0 if matrix in self.sharp else self.mu

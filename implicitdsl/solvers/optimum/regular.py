@@ -26,9 +26,9 @@ def regular(J: Tensor, unknowns: int, equations: int) -> tuple[Factor, Tensor]:
     size = J.abs().amax(-1)
     shift = SHIFT * torch.where(size > 0, size, 1.0)
     shift = torch.where((at >= unknowns) & (at < unknowns + equations), -shift, shift)
-    left = singular
+    left, more = singular, torch.zeros_like(shift)
     for first in (unknowns, 0):
-        more = torch.where(left.unsqueeze(-1) & (at >= first), shift, 0.0)
+        more = torch.where(left.unsqueeze(-1) & (at >= first), shift, more)
         factor = Factor(*decompose(J + torch.diag_embed(more)))
         left = factor.is_singular()
         if not bool(left.any()):
