@@ -18,7 +18,7 @@ from implicitdsl.ir.nodes import Expr
 class Context:
     """`sets` maps a given, param or const to its set, `roots` an unknown to the set that picks its root.
 
-    `ranges` narrows entries of symbols and expressions (assumptions of one proof). `filled` are a bare text's numbers."""
+    `ranges` narrows entries of symbols and expressions (assumed by one proof). `filled` are a bare text's numbers."""
 
     functions: Functions
     sets: Mapping[Expr, SetInfo]
