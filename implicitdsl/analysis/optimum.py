@@ -18,6 +18,7 @@ from .curvature import Curvatures
 from .degree import degree
 from .diagonal import diagonal
 from .epigraph import lifted
+from .gathered import gathered
 from .horizon import horizon
 from .nearest import nearest
 from .passes import Calculus
@@ -44,6 +45,9 @@ def optimum(
         form = _without_kinks(_with_domains(form, rules), rules, context) if cones else lifted(form, rules)
     unknowns = frozenset(form.unknowns)
     names = ", ".join(show(u) for u in form.unknowns)
+    whole = gathered(form, context.functions)
+    if degree(form.objective, unknowns, context.functions) > 2.0:  # else its stages are looked for
+        form = whole
     total = Dim(())
     for u in form.unknowns:
         total = total + size_of(u.shape)
@@ -63,7 +67,7 @@ def optimum(
     )
     polynomial = facts[1].value in ("linear", "quadratic") and fact.value is True
     if facts[1].value == "quadratic" and polynomial and by is not None:
-        facts = (*facts, separable(form, context, by))
+        facts = (*facts, separable(whole, context, by))
     flat = fact.value is True and facts[4].value is True and not form.of(DEFINITE) and not form.of(SECOND)
     if flat and facts[1].value is None and opaque.value is None and form.constraints and by is not None:
         facts = (*facts, diagonal(form, context, by))
