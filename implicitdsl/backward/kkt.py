@@ -31,7 +31,7 @@ LOST = 1e-6
 class Solver(Protocol):
     """What solves quadratic programs with inequalities."""
 
-    def solve(self, problem: Quadratic) -> Optimum: ...
+    def solve(self, problem: Quadratic, guess: Tensor | None = None) -> Optimum: ...
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,11 @@ class Spec:
         name(self.key, self)
 
 
-def quadratic_optimum(spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Optimum]:
-    """z (B, n), y (B, m) and the report of min ½zᵀPz + qᵀz, C z = d or ≤ d (`solvers.optimum.quadratic`).
+def quadratic_optimum(
+    spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Tensor, guess: Tensor | None = None
+) -> tuple[Tensor, Tensor, Optimum]:
+    """z (B, n), y (B, m) and the report of min ½zᵀPz + qᵀz, C z = d or ≤ d (`solvers.optimum.quadratic`). `guess` of z
+    (B, n), a constant: where a solve that nothing transforms begins.
 
     Both are differentiable in P, q, C and d to any order and in every mode: where the active set does not change, they
     solve K [z; y] = [−q; d] with K = [[P, Cᵀ], [C, 0]] on the active rows, so with [u; v] = K⁻¹ [z̄; ȳ]
@@ -67,18 +70,18 @@ def quadratic_optimum(spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Ten
         return z, y, Optimum(z.detach(), y.detach(), *rest[:4])
     if plain():
         found: list[Optimum] = []
-        z, y = _Plain.apply(found, spec, P, q, C, d)
+        z, y = _Plain.apply(found, spec, guess, P, q, C, d)
         return z, y, found[0]
     return _general(spec, P, q, C, d)
 
 
-def _solved(spec: Spec, problem: Quadratic) -> tuple[Optimum, Reduced | Kept | None]:
+def _solved(spec: Spec, problem: Quadratic, guess: Tensor | None = None) -> tuple[Optimum, Reduced | Kept | None]:
     """The optimum, after the policy for failed samples was applied to it."""
     factor: Reduced | Kept | None = None
     if spec.solver is None:
         found, factor = direct(problem)
     else:
-        found = spec.solver.solve(problem)
+        found = spec.solver.solve(problem, guess)
         factor = found.factor
     solved = Solved(found.z, found.status, found.iterations, found.residual, found.iterations, whole=found.whole)
     if solved.all_converged():
@@ -95,9 +98,16 @@ class _Plain(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, found: list[Optimum], spec: Spec, P: Tensor | None, q: Tensor, C: Tensor, d: Tensor
+        ctx: Any,
+        found: list[Optimum],
+        spec: Spec,
+        guess: Tensor | None,
+        P: Tensor | None,
+        q: Tensor,
+        C: Tensor,
+        d: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        optimum, factor = _solved(spec, Quadratic(P, q, C, d, spec.equalities))
+        optimum, factor = _solved(spec, Quadratic(P, q, C, d, spec.equalities), guess)
         found.append(optimum._replace(z=optimum.z.detach(), y=optimum.y.detach(), factor=None))
         ctx.spec, ctx.factor, ctx.whole = spec, factor, optimum.whole is not None
         ctx.set_materialize_grads(False)
@@ -107,10 +117,15 @@ class _Plain(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gz: Tensor | None, gy: Tensor | None) -> tuple[Tensor | None, ...]:
         if gz is None and gy is None:
-            return (None,) * 6
+            return (None,) * 7
         z, y, *rest = ctx.saved_tensors
         gz = torch.zeros_like(z) if gz is None else gz
-        return None, None, *_pulled(ctx.spec, ctx.factor, ctx.needs_input_grad[2:], ctx.whole, gz, gy, z, y, *rest)
+        return (
+            None,
+            None,
+            None,
+            *_pulled(ctx.spec, ctx.factor, ctx.needs_input_grad[3:], ctx.whole, gz, gy, z, y, *rest),
+        )
 
 
 def _pulled(

@@ -20,6 +20,7 @@ from implicitdsl.solvers.optimum.quadratic import Optimum, Quadratic, weakly_act
 from implicitdsl.solvers.verdict import CONVERGED, Solved
 
 from .evaluate import Evaluate
+from .guess import Wish, guess
 from .samples import Ranked, mark, screened
 
 
@@ -50,7 +51,8 @@ def triangles(rows: int, matrices: Sequence[tuple[int, int]]) -> Tensor:
 @dataclass(frozen=True)
 class Recipe:
     """All that is known of a block before tensors come. `duals`: the key and the label of each multiplier asked for;
-    `given`: what the coefficients are computed of, with core ranks; `smoothing`: derivatives are its.
+    `given`: what the coefficients are computed of, with core ranks; `smoothing`: derivatives are its; `wish`: where to
+    begin.
     """
 
     coefficients: Evaluate
@@ -61,6 +63,7 @@ class Recipe:
     method: str
     given: tuple[Ranked, ...]
     smoothing: Smoothing | None = None
+    wish: Wish | None = None
 
 
 class OptimumBlock:
@@ -88,9 +91,13 @@ class OptimumBlock:
         P, q, C, d = self.recipe.coefficients(clean, functions)
         if lost is not None:
             q = torch.where(lost.unsqueeze(-1), torch.nan, q)
+        near = None
+        if start is not None or self.recipe.wish is not None:
+            rows = Quadratic(P, q, C, d, self.recipe.spec.equalities).rows
+            near = guess(self.recipe.wish, start, clean, self.recipe.unknowns, q, rows)
         try:
             if self.recipe.smoothing is None:
-                z, y, optimum = quadratic_optimum(self.recipe.spec, P, q, C, d)
+                z, y, optimum = quadratic_optimum(self.recipe.spec, P, q, C, d, near)
             else:
                 z, y, optimum = smoothed_optimum(self.recipe.spec, self.recipe.smoothing, P, q, C, d)
         except ConvergenceError as error:

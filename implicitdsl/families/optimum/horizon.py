@@ -25,9 +25,9 @@ class AlongStages:
     layout: Layout
     solver: Riccati
 
-    def solve(self, problem: Quadratic) -> Optimum:
+    def solve(self, problem: Quadratic, guess: Tensor | None = None) -> Optimum:
         """See `solvers.optimum.riccati.Riccati`."""
-        return self.solver.solve(Staged.of(problem, self.layout))
+        return self.solver.solve(Staged.of(problem, self.layout), guess)
 
 
 def layout(part: BlockPlan, sizes: Mapping[str, int]) -> Layout | None:

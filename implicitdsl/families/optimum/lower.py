@@ -33,6 +33,7 @@ from .convex import ConvexBlock, ConvexRecipe
 from .convex_lower import recipe as convex_recipe
 from .convex_lower import shown
 from .evaluate import Evaluate
+from .guess import wish
 from .horizon import AlongStages, bands, layout
 from .nearest import NearestBlock, NearestRecipe
 from .rungs import is_polynomial, is_quadratic
@@ -212,7 +213,7 @@ def _evaluate(
 def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: Language) -> Recipe:
     found = _coefficients(part, language)
     written = _write(found, language, sizes)
-    names = ", ".join(u.name for u in part.block.unknowns)
+    title = f"{model.name or 'layer'} {', '.join(u.name for u in part.block.unknowns)}"
     choice = part.forward[0]
     rows = _rows(found, sizes)
     equalities = sum(r.stop - r.start for r in rows[: found.equalities])
@@ -232,7 +233,7 @@ def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: L
         size = sum(math.prod(d.evaluate(sizes) for d in u.shape) for u in found.unknowns)
         smoothing = Smoothing.of_quadratic(Cones(equalities, count - equalities, (), mu=mu), size)
     return Recipe(
-        coefficients=_evaluate(found, f"{model.name or 'layer'} {names}", written, sizes, places),
+        coefficients=_evaluate(found, title, written, sizes, places),
         unknowns=tuple((u.name, tuple(d.evaluate(sizes) for d in u.shape)) for u in found.unknowns),
         rows=rows,
         duals=_duals(part, model),
@@ -240,6 +241,7 @@ def _recipe(part: BlockPlan, model: Model, sizes: Mapping[str, int], language: L
         method=choice.method,
         given=tuple((s.name, s.rank) for s in written.inputs),
         smoothing=smoothing,
+        wish=wish(part, title, written.inputs, sizes, language.function_table),
     )
 
 

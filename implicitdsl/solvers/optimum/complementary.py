@@ -14,14 +14,17 @@ PASSES = ((12, 1e-3), (30, 1e-8))
 """Iterations and accuracy of the interior points that other starts come from."""
 
 
-def complement(S: Tensor, r: Tensor, hard: bool = False) -> Exchanged:
-    """The solution for S (m, m) or (B, m, m) and r (B, m); `hard`: S has so low a rank that circles are the rule.
+def complement(S: Tensor, r: Tensor, hard: bool = False, first: Array | None = None) -> Exchanged:
+    """The solution for S (m, m) or (B, m, m) and r (B, m); `hard`: S has so low a rank that circles are the rule;
+    `first` (B, m): rows that are guessed to be active.
 
     Exchanges of rows end in a few rounds, exact to rounding, or go in circles. Samples that do not end so start again
     from the rows that Mehrotra's predictor-corrector method finds active, m³/3 flops an iteration.
     """
-    first, *passes = (PASSES[0], *PASSES[1:]) if hard else (None, *PASSES)
-    found = exchanged(S, r, _descent(S, r) if first is None else _interior(S, r, *first))
+    passes = PASSES
+    if first is None and hard:
+        first, passes = _interior(S, r, *PASSES[0]), PASSES[1:]
+    found = exchanged(S, r, _descent(S, r) if first is None else first)
     for iterations, accuracy in passes:
         if not found.lost:
             break

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ...ground.outcomes import Outcome
-from .polish import finished
-from .quadratic import Convex, Optimum, Quadratic, certified, peak, times, times_transposed
+from .polish import ROUNDS, finished
+from .quadratic import Convex, Optimum, Quadratic, certified, peak, times, times_transposed, touched
 from .reduced import Reduced, reduce
 
 CONVERGED, RUNNING, MAX_ITERATIONS = int(Outcome.CONVERGED), int(Outcome.RUNNING), int(Outcome.MAX_ITERATIONS)
@@ -21,6 +21,8 @@ FRACTION = 0.99
 """Of the step to the boundary."""
 UNEQUAL = 1e-6
 """By so much two guesses of a size may differ."""
+TOUCHED, TRIALS = 1e-6, 2
+"""Relative slack with which a row is active at a guess, and the active sets that are tried."""
 LOOK = 5
 """Iterations between two looks for a proof that there is no solution."""
 
@@ -64,25 +66,36 @@ class InteriorPoint:
     tol: float | None = None
     max_iter: int = 100
 
-    def solve(self, problem: Convex, by: Factored | None = None, near: float = 0.0) -> Optimum:
+    def solve(
+        self, problem: Convex, by: Factored | None = None, near: float = 0.0, guess: Tensor | None = None
+    ) -> Optimum:
         """The optimum of every sample; float64 or float32 data, default tol 1e-9 and 1e-5.
 
         `by`: factors, dense ones by default. `near`: an error at which the polishing may try; what it does not bring to
-        `tol` is STALLED.
+        `tol` is STALLED. `guess` z (B, n): where the rows that are active there, or those after an exchange, are the
+        right ones, no iteration is made.
         """
         by = by or Dense()
         tol = self.tol if self.tol is not None else (1e-9 if problem.q.dtype == torch.float64 else 1e-5)
         cured = problem.cured()
         unit = unit_of(cured)
         scaled, rows, cost = equilibrated(cured.measured(unit))
-        z, y, status, iterations = _iterate(scaled, by, max(tol, near), self.max_iter)
         k = problem.equalities
-        active = torch.ones_like(y, dtype=torch.bool)
-        slack = scaled.d[..., k:] - scaled.apply_G(z)
-        active[:, k:] = y[:, k:] > slack
+        if guess is None:
+            z, y, status, iterations = _iterate(scaled, by, max(tol, near), self.max_iter)
+            inside = y[:, k:] > scaled.d[..., k:] - scaled.apply_G(z)
+        else:
+            z, y = guess / unit, torch.zeros_like(scaled.d).expand(len(guess), -1)
+            inside, iterations = touched(scaled, z, TOUCHED), torch.ones_like(y[:, 0], dtype=torch.int64)
+            status = torch.full_like(iterations, RUNNING)
+        active = torch.cat([torch.ones_like(y[:, :k], dtype=torch.bool), inside], -1)
         status = torch.where(problem.finite(), status, int(Outcome.NOT_FINITE))
-        found = finished(scaled, z, y, active, status, iterations, tol, by.reduce)
-        return found._replace(z=found.z * unit, y=found.y * rows * cost * unit)
+        found = finished(scaled, z, y, active, status, iterations, tol, by.reduce, ROUNDS if guess is None else TRIALS)
+        found = found._replace(z=found.z * unit, y=found.y * rows * cost * unit)
+        left = found.status == RUNNING
+        if guess is None or not bool(left.any()):
+            return found
+        return found.with_rows(left, self.solve(problem.select(left) if problem.rows > 1 else problem, by, near))
 
 
 def equilibrated(problem: Kept) -> tuple[Kept, Tensor, Tensor]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ...ground.outcomes import Outcome
+from ..host import array
 from .complementary import complement
 from .dual import Dual, Kept, dual_of
 from .interior_point import InteriorPoint
-from .quadratic import Optimum, Quadratic, met
+from .quadratic import Optimum, Quadratic, met, touched
 
 CONVERGED = int(Outcome.CONVERGED)
 
 TALL = 3
 """With more than so many rows for a variable the dual is too degenerate to be worth it."""
 
+TOUCHED = 1e-2
+"""Relative slack with which a row is active at a guess; exchanges mend it."""
 HARD = 2.2
 """With more than so many inequalities for a free direction, exchanges go in circles."""
 
@@ -34,16 +38,16 @@ class Dense:
     tol: float | None = None
     max_iter: int = 100
 
-    def solve(self, problem: Quadratic) -> Optimum:
-        """The optimum of every sample."""
+    def solve(self, problem: Quadratic, guess: Tensor | None = None) -> Optimum:
+        """The optimum of every sample. `guess` z (B, n): exchanges begin with the rows that are active there."""
         interior = InteriorPoint(self.tol, self.max_iter)
         n, m = problem.C.shape[-1], problem.C.shape[-2]
         if problem.P is None or m > TALL * n:
-            return interior.solve(problem)
+            return interior.solve(problem, guess=guess)
         dual = dual_of(problem)
         if dual is None:  # singular, or not finite
-            return interior.solve(problem)
-        found = _pivoted(problem, dual, self.tol or 1e-9)
+            return interior.solve(problem, guess=guess)
+        found = _pivoted(problem, dual, self.tol or 1e-9, guess)
         if found.whole is not None:
             return found
         left = found.status != CONVERGED
@@ -51,12 +55,13 @@ class Dense:
         return found.with_rows(left, rest)
 
 
-def _pivoted(problem: Quadratic, dual: Dual, tol: float) -> Optimum:
+def _pivoted(problem: Quadratic, dual: Dual, tol: float, guess: Tensor | None) -> Optimum:
     """The solutions; STALLED where there is none."""
     k, rows = problem.equalities, problem.rows
     q = problem.q.expand(rows, problem.q.shape[-1])
     half, t, r = dual.reduced(-q, problem.d.expand(rows, problem.d.shape[-1]))
-    y, active, rounds, last, _ = complement(dual.S, -r, hard=r.shape[-1] > HARD * (q.shape[-1] - k))
+    first = None if guess is None else array(touched(problem, guess, TOUCHED))
+    y, active, rounds, last, _ = complement(dual.S, -r, r.shape[-1] > HARD * (q.shape[-1] - k), first)
     z, multipliers = dual.expanded(half, t, y)
     whole = torch.cat([torch.ones_like(multipliers[:, :k], dtype=torch.bool), active], -1) if k else active
     error, every = met(problem, z, multipliers, tol)

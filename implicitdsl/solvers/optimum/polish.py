@@ -53,14 +53,18 @@ def finished(
     iterations: Tensor,
     tol: float,
     by: Reduce = reduce,
+    rounds: int = ROUNDS,
 ) -> Optimum:
-    """Polish samples that converged or nearly so, keep what is better, and let the residuals have the last word."""
+    """Polish samples that converged or nearly so, keep what is better, and let the residuals have the last word.
+
+    At most `rounds` active sets are tried.
+    """
     rows, k = z.shape[0], problem.equalities
     error = residual(problem, z, y)
     hopeless = (status == int(Outcome.INFEASIBLE)) | (status == int(Outcome.UNBOUNDED))
     hopeless = hopeless | (status == int(Outcome.NOT_FINITE))
     trial, near = active, y
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         exact, multipliers, _ = on_active(problem, trial, rows, near, by)
         after = residual(problem, exact, multipliers)
         better = (after < error) & ~hopeless

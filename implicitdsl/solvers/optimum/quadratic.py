@@ -229,6 +229,13 @@ def met(problem: Quadratic, z: Tensor, y: Tensor, tol: float) -> tuple[Tensor, b
     return worst, bool((worst <= tol).all())
 
 
+def touched(problem: Convex, z: Tensor, room: float) -> Tensor:
+    """The inequalities whose slack at z (B, n) is at most so large, relative to their terms, (B, m)."""
+    k = problem.equalities
+    d, norm = problem.d[..., k:], problem.sizes()[0][..., k:]
+    return d - problem.apply_G(z) <= room * (norm * peak(z).unsqueeze(-1) + d.abs())
+
+
 def weakly_active(problem: Convex, z: Tensor, y: Tensor, Cz: Tensor | None = None, tol: float = 1e-7) -> Tensor:
     """How many inequalities have neither slack nor multiplier, (B,)."""
     k = problem.equalities

@@ -219,12 +219,12 @@ class Riccati:
     tol: float | None = None
     max_iter: int = 100
 
-    def solve(self, problem: Staged) -> Optimum:
-        """The optimum of every sample."""
+    def solve(self, problem: Staged, guess: Tensor | None = None) -> Optimum:
+        """The optimum of every sample; `guess` z (B, n): see `InteriorPoint`."""
         by = ByStages()
         if problem.d.shape[-1] > problem.equalities:
             interior = InteriorPoint(self.tol, self.max_iter)
-            found = interior.solve(problem, by, NEAR)
+            found = interior.solve(problem, by, NEAR, guess)
             left = found.status == int(Outcome.STALLED)
             if bool(left.any()):
                 again = interior.solve(problem.select(left) if problem.rows > 1 else problem, by)
