@@ -61,11 +61,11 @@ def _pivoted(problem: Quadratic, dual: Dual, tol: float, guess: Tensor | None) -
     q = problem.q.expand(rows, problem.q.shape[-1])
     half, t, r = dual.reduced(-q, problem.d.expand(rows, problem.d.shape[-1]))
     first = None if guess is None else array(touched(problem, guess, TOUCHED))
-    y, active, rounds, last, _ = complement(dual.S, -r, r.shape[-1] > HARD * (q.shape[-1] - k), first)
+    y, active, rounds, last, lost = complement(dual.S, -r, r.shape[-1] > HARD * (q.shape[-1] - k), first)
     z, multipliers = dual.expanded(half, t, y)
     whole = torch.cat([torch.ones_like(multipliers[:, :k], dtype=torch.bool), active], -1) if k else active
     error, every = met(problem, z, multipliers, tol)
-    every = every and bool(rounds.cpu().numpy().all())
+    every = every and not lost
     status = torch.full_like(rounds, CONVERGED)
     if not every:
         status = torch.where((error <= tol) & (rounds > 0), CONVERGED, int(Outcome.STALLED))
