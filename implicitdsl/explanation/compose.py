@@ -130,7 +130,8 @@ def _solve(part: BlockPlan, model: Model, functions: Functions) -> Section:
         present = symbols(part.program.objective, *(c.body for c in part.program.constraints))
         wanted = [s.node for s in (*model.givens, *model.params, *model.consts)]
         wanted += [s.node for b in model.blocks for s in b.unknowns if s.node not in part.program.unknowns]
-        items += optimality_items(part.program, [a for a in wanted if a in present], functions)
+        smoothed = part.backward.method == "smoothed"
+        items += optimality_items(part.program, [a for a in wanted if a in present], functions, smoothed)
     facts = tuple(_fact(f) for name in SHOWN if (f := part.fact(name)) is not None and _worth(f, part))
     if facts:
         items.append(Points("What is proved", facts))

@@ -26,8 +26,9 @@ READABLE = 160
 """Formulas longer than so many signs explain nothing."""
 
 
-def optimality_items(form: Program, wanted: Sequence[Expr], functions: Functions) -> list[Item]:
-    """Stationarity, feasibility and complementarity of a block in normal form; the gradients by `wanted`."""
+def optimality_items(form: Program, wanted: Sequence[Expr], functions: Functions, smoothed: bool = False) -> list[Item]:
+    """Stationarity, feasibility and complementarity of a block in normal form; the gradients by `wanted`, if `smoothed`
+    those of its barrier problem."""
     taken = {s.name for s in symbols(form.objective, *(c.body for c in form.constraints))} | {e.name for e in wanted}
     form = _readable(form, taken)
     table = primed(functions)
@@ -42,7 +43,7 @@ def optimality_items(form: Program, wanted: Sequence[Expr], functions: Functions
     for y, c in pairs:
         lines += _condition(y, c)
     items: list[Item] = [Formulas("Optimality conditions (Karush, Kuhn, Tucker)", tuple(lines))]
-    items += _gradients(form, gradient, pairs, wanted, table, taken)
+    items += _gradients(form, gradient, pairs, wanted, table, taken, smoothed)
     shown = [side for item in items if isinstance(item, Formulas) for line in item.lines for side in _sides(line)]
     found = slopes(shown, functions, taken)
     if found:
@@ -120,8 +121,10 @@ def _gradients(
     wanted: Sequence[Expr],
     table: Functions,
     taken: set[str],
+    smoothed: bool,
 ) -> list[Item]:
     """What each input gets."""
+    smoothed = smoothed and any(c.kind != EQUAL for _, c in pairs)
     several = len(form.unknowns) > 1
     steps: list[Expr] = []
     for u in form.unknowns:
@@ -133,7 +136,9 @@ def _gradients(
     moved: list[str] = []
     for y, c in pairs:
         if c.kind in (SECOND, DEFINITE):
-            return [Prose("Backward differentiates these conditions implicitly, complementarity by its projection.")]
+            of = "the barrier problem's" if smoothed else "these"
+            how = "smoothed projection" if smoothed else "projection"
+            return [Prose(f"Backward differentiates {of} conditions implicitly, complementarity by its {how}.")]
         wish = "r" if len(pairs) == 1 else f"r{y.name[1:]}" if c.kind == BELOW else f"s{y.name[1:]}"
         r = sym(free_name((wish, f"r_{y.name}"), taken), Role.COTANGENT, c.body.shape)
         moved.append(show(r))
@@ -145,5 +150,8 @@ def _gradients(
     names = ", ".join([show(p) for p in steps] + moved)
     what = ", ".join(show(x) for x in (*form.unknowns, *(y for y, _ in pairs)))
     active = "; a constraint that is not active has none" if any(c.kind == BELOW for _, c in pairs) else ""
-    lead = f"Gradients, where {names} solve the linearised conditions for the loss's gradients by {what}{active}"
+    of = "linearised conditions"
+    if smoothed:
+        of, active = f"{of} of the barrier problem at its solution", "; there multiplier times constraint is −μ"
+    lead = f"Gradients, where {names} solve the {of} for the loss's gradients by {what}{active}"
     return [Formulas(lead, tuple(lines))]

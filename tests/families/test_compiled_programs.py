@@ -12,7 +12,10 @@ from torch import Tensor
 import implicitdsl as imp
 
 D = torch.float64
-pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),  # torch's own
+    pytest.mark.filterwarnings("ignore:.*IMP605:implicitdsl.SpecWarning"),
+]
 
 SPECS = {
     "inequalities": "given q in R^n\nparam G in R^(m, n)\nargmin_{z in R^n} ||z||^2 + q^T z subject to G z <= 1",
@@ -27,7 +30,15 @@ SPECS = {
     "determinant": "given q in R^n\nparam w in R^n\n"
     "argmin_{X in PSD(n)} tr(X) - logdet(X) + q^T X w subject to tr(X) <= 4",
     "definite": "given q in R^n\nparam w in R^n\nargmin_{X in PSD(n)} ||X - q w^T||_F^2",
+    "smoothed": "given q in R^n\nparam w in R^n\nargmin_{z in simplex(n)} (w * q)^T z\nusing backward smoothed()",
+    "smoothed smooth": "given q in R^n\nparam w in R^n\nargmin_{z in R^n} sum(exp(z)) + ||z - w * q||^2 "
+    "subject to sum(z) <= -3\nusing backward smoothed()",
+    "smoothed cones": "given q in R^n\nparam w in R^n\nargmin_{z in R^n} sum(exp(z)) - (w * q)^T z + ||z - 1||\n"
+    "using backward smoothed()",
+    "smoothed definite": "given q in R^n\nparam w in R^n\nargmin_{X in PSD(n)} ||X - q w^T||_F^2\n"
+    "using backward smoothed()",
 }
+SLOW = ("smoothed cones", "smoothed definite")
 
 
 def made(text: str, **sizes: Any) -> Any:
@@ -44,7 +55,7 @@ def gradients(run: Any, layer: Any, *inputs: Tensor) -> tuple[Tensor, list[Tenso
     return z.detach(), list(found)
 
 
-@pytest.mark.parametrize("kind", list(SPECS))
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if k in SLOW else k for k in SPECS])
 def test_programs_are_one_graph(kind: str) -> None:
     """No graph break, and what runs in the graph is what runs eagerly."""
     layer = made(SPECS[kind], n=6, **({"m": 3} if "(m, n)" in SPECS[kind] else {}))

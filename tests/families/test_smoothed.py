@@ -1,4 +1,4 @@
-"""`backward smoothed(mu)`: the exact optimum, with the derivatives of the barrier problem."""
+"""`backward smoothed(mu)` of quadratic programs: the exact optimum, with the derivatives of the barrier problem."""
 
 from __future__ import annotations
 
