@@ -108,3 +108,14 @@ def test_an_empty_batch(name: str, lead: tuple[int, ...]) -> None:
     q_grad, w_grad = torch.autograd.grad(total, (q, layer.w), create_graph=True)
     assert q_grad.shape == q.shape
     assert not w_grad.any()
+
+
+@pytest.mark.parametrize("a", [0.0, 1e-30, 1e-15])
+@pytest.mark.parametrize("rest", ["z >= -5", "sum(z) = 1"])
+def test_a_vanishing_row_that_cannot_hold(rest: str, a: float) -> None:
+    """0 z ≤ −1: no multiplier is so large, and no unit of z, that it could be taken for a solution."""
+    text = "layer Row(n):\n  given h in R^n, a in R^n\n  argmin_{z in R^n} ||z - h||^2 + (h^T z)^2"
+    layer = imp.compile(f"{text} subject to a^T z <= -1, z <= 3, {rest}")
+    h, rows = torch.tensor([1.0, -2.0], dtype=D), torch.tensor([[a, 0.0], [1.0, 0.0]], dtype=D)
+    with pytest.warns(imp.ConvergenceWarning, match="1 of 2"):
+        assert layer.solve(h, rows).report.converged.tolist() == [False, True]

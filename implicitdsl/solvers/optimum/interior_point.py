@@ -19,7 +19,7 @@ REGULAR = 1e-11
 """Regularisation of the Newton systems, whose data are of size one."""
 FRACTION = 0.99
 """Of the step to the boundary."""
-UNEQUAL = 1e-6
+UNEQUAL = 1e-8
 """By so much two guesses of a size may differ."""
 TOUCHED, TRIALS = 1e-6, 2
 """Relative slack with which a row is active at a guess, and the active sets that are tried."""
@@ -79,7 +79,8 @@ class InteriorPoint:
         tol = self.tol if self.tol is not None else (1e-9 if problem.q.dtype == torch.float64 else 1e-5)
         cured = problem.cured()
         unit = unit_of(cured)
-        scaled, rows, cost = equilibrated(cured.measured(unit))
+        measured = cured.measured(unit)
+        scaled, rows, cost = equilibrated(measured)
         k = problem.equalities
         if guess is None:
             z, y, status, iterations = _iterate(scaled, by, max(tol, near), self.max_iter)
@@ -90,8 +91,9 @@ class InteriorPoint:
             status = torch.full_like(iterations, RUNNING)
         active = torch.cat([torch.ones_like(y[:, :k], dtype=torch.bool), inside], -1)
         status = torch.where(problem.finite(), status, int(Outcome.NOT_FINITE))
-        found = finished(scaled, z, y, active, status, iterations, tol, by.reduce, ROUNDS if guess is None else TRIALS)
-        found = found._replace(z=found.z * unit, y=found.y * rows * cost * unit)
+        y, rounds = y * rows * cost, ROUNDS if guess is None else TRIALS
+        found = finished(measured, z, y, active, status, iterations, tol, by.reduce, rounds)
+        found = found._replace(z=found.z * unit, y=found.y * unit)
         left = found.status == RUNNING
         if guess is None or not bool(left.any()):
             return found
@@ -107,12 +109,12 @@ def equilibrated(problem: Kept) -> tuple[Kept, Tensor, Tensor]:
 
 
 def unit_of(problem: Convex) -> Tensor:
-    """About how large z is, (1,) or (B, 1): the lesser of ‖q‖ / ‖P‖ and of the largest distance of a row to the origin,
-    but for zeros, and no less than `UNEQUAL` of the other."""
+    """About how large z is, (1,) or (B, 1): the lesser of ‖q‖ / ‖P‖ and ‖d‖ / ‖C‖ but for zeros, and no less than
+    `UNEQUAL` of the other."""
     (norm, _), (_, P) = problem.sizes(), problem.measured(torch.inf).sizes()
     guesses = [problem.q.abs().amax(-1, keepdim=True) / P]
     if norm.shape[-1]:
-        guesses.append((problem.d.abs() / norm.clamp(min=torch.finfo(norm.dtype).tiny)).amax(-1, keepdim=True))
+        guesses.append(problem.d.abs().amax(-1, keepdim=True) / norm.amax(-1, keepdim=True))
     known = [torch.where((t > 0) & t.isfinite(), t, torch.nan) for t in guesses]
     least, most = torch.fmin(known[0], known[-1]), torch.fmax(known[0], known[-1])
     return torch.maximum(least, UNEQUAL * most).nan_to_num(1.0)
