@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import implicitdsl as imp
+from implicitdsl.ground.outcomes import Outcome
 
 D = torch.float64
 TIGHT = {"solver": "CLARABEL", "tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
@@ -127,3 +128,20 @@ def test_infinite_slopes_are_no_convergence() -> None:
     expected = imp.compile(f"given c in R^n\n{goal}")(c[:, 1:])
     right = (sol.value[:, 1:] - expected).abs().amax(-1) < 1e-6
     assert bool((right | ~sol.report.converged).all())
+
+
+@pytest.mark.parametrize(
+    "text, status",
+    [
+        ("argmin_{x in R^3} sum(exp(x)) subject to logsumexp(x) <= -c, x >= 0", "infeasible"),
+        ("argmin_{x in R^3} exp(c x[0]) subject to ||x - 3 ones(3)|| <= 1, x <= 0", "infeasible"),
+        ("argmin_{x in R^3} sum(exp(x)) - 2 x[0] + c x[1]", "unbounded"),
+        ("argmin_{x in R^3} logsumexp(x) - c x[0] subject to logsumexp(x[1:3]) <= 0", "unbounded"),
+    ],
+)
+def test_why_a_sample_is_lost(text: str, status: str) -> None:
+    layer = imp.compile(f"given c in positive\n{text}")
+    with pytest.warns(imp.ConvergenceWarning, match="2 of 2"):
+        sol = layer.solve(torch.tensor([1.5, 2.0], dtype=D))
+    expected = getattr(Outcome, status.upper())
+    assert (sol.report.status == int(expected)).all()

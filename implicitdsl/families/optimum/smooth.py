@@ -22,6 +22,9 @@ from implicitdsl.solvers.factor import Factor, factorise
 from implicitdsl.solvers.in_graph import InGraph
 from implicitdsl.solvers.loop import Solver
 from implicitdsl.solvers.optimum.barrier import Barrier
+from implicitdsl.solvers.optimum.cones import Cones
+from implicitdsl.solvers.optimum.convex import Convex, ConvexProblem, Slope
+from implicitdsl.solvers.optimum.lost import reasons
 from implicitdsl.solvers.optimum.quadratic import peak
 from implicitdsl.solvers.optimum.regular import regular
 from implicitdsl.solvers.optimum.smooth import Derivatives, Smooth, SmoothProblem, Values
@@ -51,7 +54,8 @@ class SmoothRecipe:
 
     `inputs` are what every generated function takes after the state, with core `ranks`; `unknowns` and `multipliers`
     are names and shapes, in packing order (equalities first); `sizes` are (n, p, m). `parts` of a program with a
-    diagonal Hessian. `near`: the smoothed optimality conditions, where derivatives are those of the barrier problem.
+    diagonal Hessian. Of a `convex` one it is found out why a sample is lost. `near`: the smoothed optimality
+    conditions, where derivatives are those of the barrier problem.
     """
 
     program: Program
@@ -66,6 +70,7 @@ class SmoothRecipe:
     solver: Smooth
     failures: Failures
     method: str
+    convex: bool
     parts: Parts | None = None
     near: Program | None = None
 
@@ -251,7 +256,8 @@ class KktSolver(Solver):
             g = sized(found.pop(0), rows, m, n) if m else z[:, :0, None]
             return Derivatives(f, e, g, H)
 
-        found = recipe.solver.solve(SmoothProblem(values, derivatives), within(program, z0[:, :n], a))
+        x0 = within(program, z0[:, :n], a)
+        found = recipe.solver.solve(SmoothProblem(values, derivatives), x0)
         first = torch.cat([found.z, found.nu, found.lam], -1) if p + m else found.z
         known: tuple[Tensor, Factor] | None = None
 
@@ -271,6 +277,15 @@ class KktSolver(Solver):
             status = status.index_copy(0, rows, self._verdict(problem, state[rows], at(rows), values, rows, status))
             again = (lost & (status != CONVERGED)).unsqueeze(-1)
             state = torch.where(again, first, state)
+        left = (status == STALLED) | (status == MAX_ITERATIONS)
+        if recipe.convex and bool(left.any()):
+            rows = left.nonzero().squeeze(-1)
+            cones = ConvexProblem(
+                Cones(p, m, ()),
+                lambda z, rows: _joined(*values(z, rows)),
+                lambda z, y, rows: _sloped(*derivatives(z, y[:, :p], y[:, p:], rows)),
+            )
+            status = status.index_copy(0, rows, reasons(cones, x0[rows], rows, status[rows], Convex()))
         solved = Solved(state, status, found.iterations, error, found.iterations)
         if known is None or p + m or not solved.all_converged():
             return solved
@@ -292,6 +307,14 @@ class KktSolver(Solver):
         off = torch.cat([at.e, torch.maximum(torch.maximum(at.g, -lam), -at.g * lam)], -1)
         good, before = met(problem, state, a, n, off), status[rows]
         return torch.where(good, CONVERGED, torch.where(before == CONVERGED, STALLED, before))
+
+
+def _joined(f: Tensor, e: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    return f, torch.cat([e, g], -1)
+
+
+def _sloped(f: Tensor, e: Tensor, g: Tensor, H: Tensor) -> Slope:
+    return Slope(f, torch.cat([t.expand(-1, -1, f.shape[-1]) for t in (e, g)], -2), H)  # none may be (B, 0, 1)
 
 
 def _serving(state: Tensor, made: Tensor, factor: Factor) -> Factor | None:

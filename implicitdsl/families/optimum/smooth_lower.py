@@ -93,6 +93,7 @@ def recipe(
         solver=solver,
         failures=failures,
         method=part.forward[0].method,
+        convex=(fact := part.fact("convex")) is not None and fact.value is True,
         parts=None if found is None else parts_of(found, sizes),
         near=None if near is None else Program(f"{title}, smoothed", near),
     )
