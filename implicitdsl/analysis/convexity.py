@@ -142,8 +142,9 @@ def _help(rules: Curvatures, part: Expr) -> str:
 
 
 def _linear(block: Block, form: Program, facts: dict[str, Fact], model: Model) -> list[Diagnostic]:
-    """A linear program's solution is a vertex, which does not move with the cost."""
-    linear = facts["objective"].value == "linear" and facts["affine"].value is True and not facts["definite"].value
+    """A linear program's solution is a vertex, which does not move with the cost; round cones have other points."""
+    linear = facts["objective"].value == "linear" and facts["affine"].value is True
+    linear = linear and not facts["definite"].value and "second" not in facts
     smoothed = block.wishes.backward is not None and block.wishes.backward.method == "smoothed"
     learnt = [s for s in symbols(form.objective) if s.role in (Role.GIVEN, Role.PARAM)]
     if not linear or smoothed or not learnt:

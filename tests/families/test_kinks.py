@@ -112,6 +112,8 @@ def test_a_linear_program_with_data_in_its_constraints_learns() -> None:
     assert not [d for d in imp.check(fit) if d.code == "IMP605"]
     cost = "layer F(n):\n  given c in R^n\n  argmin_{x in simplex(n)} c^T x"
     assert [d.code for d in imp.check(cost)] == ["IMP605"]
+    for form in ("z in R^n} ||z - c||", "z in R^n} c^T z subject to ||z|| <= 1", "z in ball(n, 1)} c^T z"):
+        assert not imp.check("layer Round(n):\n  given c in R^n\n  argmin_{" + form)
 
 
 def test_kinks_and_norms_under_running_indices() -> None:

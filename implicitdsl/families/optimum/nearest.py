@@ -71,8 +71,12 @@ class NearestBlock:
         if recipe.ball:
             z, multiplier, feasible, weak = _ball(point, rest[0].double().expand(rows).unsqueeze(-1), p)
         else:
-            z, multiplier = _definite(point, recipe.unknown[1][0]), point[:, :0]
-            feasible, weak = torch.ones_like(point[:, 0], dtype=torch.bool), None
+            k = recipe.unknown[1][0]
+            R, cone = svec_matrix(k).to(point), Cones(0, 0, (k,))
+            w = point @ R.mT
+            z, multiplier = cone.project(w) @ R, point[:, :0]  # V max(Λ, 0) Vᵀ of its symmetric part (Higham 1988)
+            feasible = torch.ones_like(point[:, 0], dtype=torch.bool)
+            weak = cone.weak(w.detach()) if want_report else None
         state, solved = self._judged([z, multiplier], feasible, lost, batch, kind)
         if recipe.failures.policy == "nan":
             state = mark(state, solved, values, recipe.given)
@@ -117,9 +121,3 @@ def _ball(point: Tensor, r: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     multiplier = torch.where(outside, p * (size - r), 0.0)
     weak = ((square.detach().sqrt() - r).abs() <= WEAK * r).squeeze(-1)
     return z, multiplier, (r >= 0).squeeze(-1), weak.to(torch.int64)
-
-
-def _definite(point: Tensor, k: int) -> Tensor:
-    """V max(Λ, 0) Vᵀ of the symmetric part V Λ Vᵀ (Higham 1988)."""
-    R = svec_matrix(k).to(point)
-    return Cones(0, 0, (k,)).project(point @ R.mT) @ R
