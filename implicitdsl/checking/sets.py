@@ -143,7 +143,13 @@ class SetReader:
         """A literal number with sign, `1/2`, `2 * 3`."""
         value = literal(expr)
         if value is None:
-            self.report.add("IMP704", f"`{self.report.source.at(expr.span)}` must be a number here", expr.span)
+            self.report.add(
+                "IMP704",
+                f"`{self.report.source.at(expr.span)}` must be a number here",
+                expr.span,
+                help="sets take numbers; what an unknown of `argmin_` is bounded by is a constraint, `a <= z <= b` or "
+                "`||z|| <= r`",
+            )
         return value
 
     def dim(self, expr: ast.Expr) -> Dim | None:

@@ -76,3 +76,8 @@ def test_a_trace_by_its_equation() -> None:
     B, L = torch.randn(2, 3, 3, generator=rng, dtype=torch.float64)
     Q = L @ L.mT
     torch.testing.assert_close(layer(B, Q), torch.linalg.solve(Q + torch.eye(3, dtype=Q.dtype), B))
+
+
+def test_what_a_set_cannot_say_is_a_constraint() -> None:
+    found = imp.check("layer L(n):\n  given q in R^n, r in positive\n  argmin_{z in ball(n, r)} ||z - q||^2")
+    assert [(d.code, d.help is not None and "||z|| <= r" in d.help) for d in found if d.is_error] == [("IMP704", True)]
