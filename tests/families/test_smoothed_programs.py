@@ -164,6 +164,7 @@ def test_samples_without_solution_are_told_apart(kind: str) -> None:
     """b > 0: solved; b = 0: solved, but no barrier problem has a solution; b < 0: infeasible."""
     text = f"layer L(n):\n  given c in R^n, b in R\n  param w in R\n  {LOST[kind]}{SMOOTHED}"
     layer = imp.compile(text, n=2).double()
+    torch.nn.init.constant_(layer.w, 1.5)
     b = torch.tensor([1.0, 0.0, -1.0, 0.5], dtype=D)
     c = normal(4, 2).requires_grad_()
     with pytest.warns(imp.ConvergenceWarning, match="IMP801.*1 of 4"):
@@ -180,6 +181,20 @@ def test_samples_without_solution_are_told_apart(kind: str) -> None:
     torch.testing.assert_close(c.grad[[0, 3]], alone.grad, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(layer.w.grad, shared, rtol=1e-9, atol=1e-12)
     assert not c.grad[[1, 2]].any()
+    assert bool((c.grad[[0, 3]].abs().amax(-1) > 1e-3).all())
+
+
+@pytest.mark.parametrize("kind", list(LOST))
+def test_where_no_sample_is_solved_nothing_has_a_gradient(kind: str) -> None:
+    text = f"layer L(n):\n  given c in R^n, b in R\n  param w in R\n  {LOST[kind]}{SMOOTHED}"
+    layer = imp.compile(text, n=2).double()
+    torch.nn.init.constant_(layer.w, 1.5)
+    c = normal(2, 2).requires_grad_()
+    with pytest.warns(imp.ConvergenceWarning, match="2 of 2"):
+        layer(c, torch.tensor([-1.0, -2.0], dtype=D)).square().sum().backward()
+    assert c.grad is not None
+    assert not c.grad.any()
+    assert not layer.w.grad.any()
 
 
 def test_other_dtypes_and_policies() -> None:

@@ -12,11 +12,13 @@ from ..factor import Factor
 from ..loop import Solver
 from ..problem import Inputs, RootProblem
 from ..verdict import CONVERGED, SINGULAR, Solved, norm
-from .quadratic import peak
+from .quadratic import peak, times
 from .regular import regular
 
 NEAR = 1e-7
 """A Newton step so short, relative to the point, is the last one: what it leaves is about its square."""
+MET = 1e-8
+"""Of the terms of an equation, which may be left of it: with multipliers that are huge any step is short."""
 HALVINGS = 40
 
 
@@ -43,24 +45,28 @@ class Barrier(Solver):
         status = torch.full_like(open_, SINGULAR, dtype=torch.int64)
         count = torch.zeros_like(status)
         for _ in range(self.max_iter):
-            factor = self._factor(problem, z, a)
+            J = self._jacobian(problem, z, a)
+            met = (F.abs() <= MET * (1 + times(J.abs(), z.abs()))).all(-1)
+            factor, before = self._factor(J), norm(F)
             step = factor.solve(F).neg()
             short = peak(step) <= NEAR * (1 + peak(z))
             z, F, moved = self._searched(problem, a, z, F, step, open_, short, factor)
             count += open_
-            status = torch.where(open_ & moved & short, CONVERGED, status)
-            open_ = open_ & moved & ~short
+            status = torch.where(open_ & moved & short & met, CONVERGED, status)
+            open_ = open_ & moved & ~(short & (met | (norm(F) > before / 2)))
             if not bool(open_.any()):
                 break
-        factor = self._factor(problem, z, a)
+        factor = self._factor(self._jacobian(problem, z, a))
         last = z - factor.solve(F)  # at this price only: multipliers may be much larger than what `NEAR` is to bound
         z = torch.where((status == CONVERGED).unsqueeze(-1) & last.isfinite(), last, z)
         return Solved(z, status, count, norm(F), count, factor)
 
-    def _factor(self, problem: RootProblem, z: Tensor, a: Inputs) -> Factor:
+    def _jacobian(self, problem: RootProblem, z: Tensor, a: Inputs) -> Tensor:
         J = problem.J(z, a)
-        J = J.expand(len(z), *J.shape[-2:]) if J.ndim == 2 else J
-        return regular(J.nan_to_num(0.0, 0.0, 0.0), self.unknowns, self.equations)[0]
+        return (J.expand(len(z), *J.shape[-2:]) if J.ndim == 2 else J).nan_to_num(0.0, 0.0, 0.0)
+
+    def _factor(self, J: Tensor) -> Factor:
+        return regular(J, self.unknowns, self.equations)[0]
 
     def _searched(
         self,
