@@ -152,7 +152,8 @@ def gap(block: Any, facts: Facts) -> str | None:
     if asked is not None and asked.method == "riccati" and stages(facts):
         return f"`using riccati` here: {stages(facts)}"
     if asked is not None and asked.method == "conic" and not conic(facts, {})[0]:
-        return f"`using conic` here: {conic(facts, {})[1]}"
+        other = "ipm" if is_quadratic(facts) else "nlp"
+        return f"`using conic` here: {conic(facts, {})[1]}; `using {other}()`, or no method, takes the program as it is"
     if asked is not None and asked.method == "nlp" and value(facts, "definite"):
         return "`using nlp` with a matrix inequality"
     if asked is not None and asked.get("solver") == "clarabel" and not is_polynomial(facts):

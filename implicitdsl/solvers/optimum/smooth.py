@@ -262,22 +262,24 @@ def _direction(state: _State, at: Values, D: Derivatives, pull: Tensor, shift: T
 
 
 def _shifted(H: Tensor, eye: Tensor, size: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """A Cholesky factor of H + δ I, δ = 0 where that exists."""
+    """A Cholesky factor of H + δ I, δ = 0 where that exists; a pivot is lost relative to its own diagonal entry."""
     L, info = torch.linalg.cholesky_ex(H)
-    shift = torch.zeros_like(size)
-    pivots = L.diagonal(dim1=-2, dim2=-1).square().amin(-1)
-    bad = (info > 0) | ~(pivots > 1e-14 * size.squeeze(-1))
+    shift, own = torch.zeros_like(size), H.diagonal(dim1=-2, dim2=-1)
+    bad = _lost(L, info, own)
     delta = torch.maximum(before / 3, LIFT * size)
     for _ in range(40):
         if not bool(bad.any()):
             break
         shift = torch.where(bad.unsqueeze(-1), delta, shift)
         L, info = torch.linalg.cholesky_ex(H + shift.unsqueeze(-1) * eye)
-        pivots = L.diagonal(dim1=-2, dim2=-1).square().amin(-1)
-        bad = (info > 0) | ~(pivots > 1e-14 * size.squeeze(-1))
-        bad = bad & H.isfinite().flatten(-2).all(-1)
+        bad = _lost(L, info, own + shift) & H.isfinite().flatten(-2).all(-1)
         delta = delta * 8
     return L, shift
+
+
+def _lost(L: Tensor, info: Tensor, diagonal: Tensor) -> Tensor:
+    """Whether a Cholesky factor is none, or is rounding in a pivot, (B,)."""
+    return (info > 0) | ~(L.diagonal(dim1=-2, dim2=-1).square() > 1e-14 * diagonal).all(-1)
 
 
 def _search(
