@@ -99,3 +99,21 @@ def test_products_with_a_matrix_a_sample() -> None:
     A, x = A.requires_grad_(), x.requires_grad_()
     assert torch.autograd.gradcheck(matvec, (A, x))
     assert torch.autograd.gradgradcheck(matvec, (A, x))
+
+
+@pytest.mark.parametrize("alpha", [3.0, 0.3, 0.03])
+def test_sums_that_are_straight_nearly_everywhere(alpha: float) -> None:
+    """α Σ log cosh((u − xᵢ) / α), its start among straight pieces; against bisection of Σ tanh((u − xᵢ) / α)."""
+    text = "given x in R^n\nargmin_{u in R} sum(softplus(2 (u - x) / a) - (u - x) / a)"
+    layer = imp.compile(f"layer Pool(n):\n{text}".replace("/ a", f"/ {alpha}"))
+    rng = torch.Generator().manual_seed(0)
+    x = 2 * torch.randn(100, 31, generator=rng, dtype=torch.float64)
+    x[:, :10] += 20
+    low, high = x.amin(-1), x.amax(-1)
+    for _ in range(100):
+        u = (low + high) / 2
+        falls = torch.tanh((u.unsqueeze(-1) - x) / alpha).sum(-1) < 0
+        low, high = torch.where(falls, u, low), torch.where(falls, high, u)
+    solution = layer.solve(x)
+    assert bool(solution.report.converged.all())
+    torch.testing.assert_close(solution.value, u, rtol=1e-6, atol=1e-6)

@@ -17,6 +17,8 @@ CONVERGED, RUNNING = int(Outcome.CONVERGED), int(Outcome.RUNNING)
 FAR = 1e12
 """A point so large means that there is no minimum."""
 HALVINGS = 36
+LONGEST = 1e3
+"""Steps are no longer, relative to 1 + ‖z‖: where a function is all but straight, halvings would not bring them back."""
 LEAST = 1e-8
 """Of the largest curvature: along smaller ones steps are bounded."""
 SHARE = 0.25
@@ -74,6 +76,9 @@ def minimise(
                 rows, z, g, H = (t.index_select(0, within) for t in (rows, z, g, H))
                 live, f, least, open_ = live[open_], f[open_], least[open_], open_[open_]
         p = _direction(g, H, open_)
+        long = array(peak(p)) / (LONGEST * (1 + array(peak(z))))
+        if (long > 1).any():
+            p = p / torch.from_numpy(np.fmax(long, 1.0)).to(p).unsqueeze(-1)
         z, f, moved = _searched(value, rows, z, f, p, -array((g * p).sum(-1)), open_)
         if not moved[open_].all():
             stuck = open_ & ~moved
@@ -96,7 +101,7 @@ def _direction(g: Tensor, H: Tensor, open_: Array) -> Tensor:
     """H⁻¹ g; where H is not definite |H|⁻¹ g, which goes up along every eigenvector (Dauphin et al. 2014)."""
     if H.shape[-1] == 1:
         h = H.squeeze(-1).abs()
-        return g / torch.where(h > 0, h, 1.0)
+        return g / torch.where(h > 0, h, 1.0).clamp(min=1e-290)
     L, info = torch.linalg.cholesky_ex(H)
     p = torch.cholesky_solve(g.unsqueeze(-1), L).squeeze(-1)
     bad = (array(info) > 0) & open_
