@@ -18,7 +18,7 @@ FAR = 1e12
 """A point so large means that there is no minimum."""
 HALVINGS = 36
 LONGEST = 1e3
-"""Steps are no longer, relative to 1 + ‖z‖: where a function is all but straight, halvings would not bring them back."""
+"""Steps are no longer, relative to 1 + ‖z‖: halvings would not bring them back where a function is all but straight."""
 LEAST = 1e-8
 """Of the largest curvature: along smaller ones steps are bounded."""
 SHARE = 0.25
