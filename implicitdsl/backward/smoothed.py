@@ -67,7 +67,7 @@ class Smoothing:
 
 class Smoothed(NamedTuple):
     """The optimum (B, N), a constant; its report; and the barrier problem's solution, which has the derivatives: zero
-    without any in samples that are not solved, None where no sample is.
+    without any in samples that are not solved, None where nothing is smoothed.
 
     A sample whose barrier problem has no solution, as no point is strictly within the constraints, counts as SINGULAR.
     """
@@ -139,9 +139,7 @@ def smoothed_optimum(
     state = torch.cat([z, (d - times(C, z)).detach() - y], -1)
     P = q.new_zeros(n, n) if P is None else P
     state, solved, near = beside(smoothing, state, solved, (P, q, C, d), spec.failures)
-    if near is None:
-        return z, y, optimum
-    assert smoothing.cones is not None, "made by `of_quadratic`"
+    assert near is not None and smoothing.cones is not None, "made by `of_quadratic`"
     x, w = near[:, :n], near[:, n:]
     z, y = _moved(z, x), _moved(y, smoothing.cones.project(w) - w)
     return z, y, optimum._replace(status=solved.status, whole=None)
