@@ -139,7 +139,8 @@ def smoothed_optimum(
     state = torch.cat([z, (d - times(C, z)).detach() - y], -1)
     P = q.new_zeros(n, n) if P is None else P
     state, solved, near = beside(smoothing, state, solved, (P, q, C, d), spec.failures)
-    assert near is not None and smoothing.cones is not None, "made by `of_quadratic`"
+    assert near is not None, "there is a smoothing"
+    assert smoothing.cones is not None, "made by `of_quadratic`"
     x, w = near[:, :n], near[:, n:]
     z, y = _moved(z, x), _moved(y, smoothing.cones.project(w) - w)
     return z, y, optimum._replace(status=solved.status, whole=None)
