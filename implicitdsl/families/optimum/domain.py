@@ -1,4 +1,4 @@
-"""Where the functions of a program are defined: log(a − B z), (c z)^0.3 want positive arguments, a start has to have."""
+"""Where the functions of a program are defined: log(a − B z), (c z)^0.3 want positive arguments, a start needs them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def domain_source(
 
 
 def _arguments(roots: Sequence[Expr], unknowns: frozenset[Expr], functions: Functions) -> list[Expr]:
-    """What logarithms, roots and broken powers are taken of, where that is affine; lists of it under running indices."""
+    """What logarithms, roots and broken powers are taken of, if that is affine; lists of it under running indices."""
     ranges: dict[str, tuple[Dim, Dim]] = {}
     found: dict[Expr, None] = {}
     for e in walk(*roots):
