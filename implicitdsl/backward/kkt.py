@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,7 @@ from ..solvers.optimum.polish import direct
 from ..solvers.optimum.quadratic import Optimum, Quadratic, times, times_transposed
 from ..solvers.optimum.reduced import Reduced, reduce
 from ..solvers.verdict import CONVERGED, Solved
+from .constant import constant_factor
 from .failure import Failures, report_unsolved
 from .linear_solve import linear_solve, reported
 from .rules import batch_of, merge, plain, split, traced
@@ -328,46 +330,20 @@ def _factor(K: Tensor, on: Tensor) -> tuple[Factor, Tensor]:
     n = K.shape[-1] - on.shape[-1]
     size = K.diagonal(dim1=-2, dim2=-1)[..., :n].abs().amax(-1, keepdim=True).clamp(min=1.0)
     shift = 1e-9 * torch.cat([size.expand(*size.shape[:-1], n), -size * on], -1)
-    lu, pivots, singular = _Factored.apply(K, shift, n)
-    return Factor(lu, pivots), singular > 0
+    return constant_factor(partial(_shifted, n=n), K, shift)
 
 
-class _Factored(torch.autograd.Function):
-    """The factor as a constant under every transform."""
-
-    @staticmethod
-    def forward(K: Tensor, shift: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        factor = _lu(K)
-        singular = factor.is_singular()
-        for first in (n, 0):
-            if not bool(singular.any()):
-                break
-            part = torch.where(torch.arange(K.shape[-1], device=K.device) >= first, shift, 0.0)
-            factor = _lu(K + torch.diag_embed(torch.where(singular.unsqueeze(-1), part, 0.0)))
-            if first:
-                singular = singular & factor.is_singular()
-        assert factor.pivots is not None
-        return factor.lu, factor.pivots, singular.to(K.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, None, None]:
-        return None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[None, None, None]:
-        return None, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], K: Tensor, shift: Tensor, n: int) -> tuple[Any, Any]:
-        moved = [
-            t.movedim(dim, 0) if dim is not None else t.expand(info.batch_size, *t.shape)
-            for t, dim in zip((K, shift), in_dims, strict=False)
-        ]
-        return _Factored.apply(*moved, n), (0, 0, 0)
+def _shifted(K: Tensor, shift: Tensor, n: int) -> tuple[Factor, Tensor]:
+    factor = _lu(K)
+    singular = factor.is_singular()
+    for first in (n, 0):
+        if not bool(singular.any()):
+            break
+        part = torch.where(torch.arange(K.shape[-1], device=K.device) >= first, shift, 0.0)
+        factor = _lu(K + torch.diag_embed(torch.where(singular.unsqueeze(-1), part, 0.0)))
+        if first:
+            singular = singular & factor.is_singular()
+    return factor, singular
 
 
 def _lu(K: Tensor) -> Factor:
