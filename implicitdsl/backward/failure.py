@@ -12,7 +12,7 @@ from torch import Tensor
 from ..ground.errors import ConvergenceError, ConvergenceWarning
 from ..ground.outcomes import Outcome
 from ..solvers.carries import operator, where_any
-from ..solvers.verdict import CONVERGED, SINGULAR, Solved
+from ..solvers.verdict import CONVERGED, NOT_FINITE, SINGULAR, Solved
 
 POLICIES = ("warn", "raise", "nan")
 
@@ -53,6 +53,7 @@ def announce(message: str, failures: Failures, solution: Any = None) -> None:
 def describe(status: Tensor, residual: Tensor, where: str) -> str:
     """One line on the rows that are not solved: how many, the worst residual and its index, the advice, the place."""
     failed = (status != CONVERGED) & (status != SINGULAR)
+    residual = residual.masked_fill(status == NOT_FINITE, torch.nan)  # whatever was put in place of such a sample
     size = torch.where(failed, residual.nan_to_num(nan=torch.inf), -torch.inf)
     worst = int(size.argmax())
     advice = Outcome(int(status[worst])).advice

@@ -63,6 +63,7 @@ def test_samples_without_solution_are_marked_alone() -> None:
     with pytest.warns(imp.ConvergenceWarning, match="2 of 3"):
         found = layer.solve(y, r)
     assert found.report.status.tolist()[1:] == [int(Outcome.INFEASIBLE), int(Outcome.NOT_FINITE)]
+    assert found.report.residual.isnan().tolist() == [False, False, True]
     (slope,) = torch.autograd.grad(found.value[0].sum(), y)
     assert bool(slope.isfinite().all())
 

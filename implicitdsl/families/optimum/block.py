@@ -17,7 +17,7 @@ from implicitdsl.lowering.bound import Bound
 from implicitdsl.lowering.report import Report
 from implicitdsl.solvers.optimum.cones import svec_matrix
 from implicitdsl.solvers.optimum.quadratic import Optimum, Quadratic, weakly_active
-from implicitdsl.solvers.verdict import CONVERGED, Solved
+from implicitdsl.solvers.verdict import CONVERGED, NOT_FINITE, Solved
 
 from .evaluate import Evaluate
 from .guess import Wish, guess
@@ -167,7 +167,7 @@ def report(found: Solved | Optimum, weak: Tensor | None, batch: int | None, meth
         sized(found.status == CONVERGED),
         sized(found.status),
         sized(found.iterations),
-        sized(found.residual),
+        sized(found.residual.masked_fill(found.status == NOT_FINITE, torch.nan)),
         sized(found.iterations),
         method,
         message,
