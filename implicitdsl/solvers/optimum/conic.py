@@ -19,6 +19,7 @@ from .cones import Cones
 from .minty import Minty
 from .nesterov_todd import NesterovTodd
 from .quadratic import peak, plus, times, times_transposed
+from .sizes import Sizes, sizes_of
 
 RANKS = (2, 1, 2, 1)
 """Core ranks of P, q, A and b."""
@@ -125,7 +126,8 @@ class Conic:
     asked for by name, problems with second-order cones alone are solved a batch at a time, by `Minty`, where that fails
     by `NesterovTodd`, and go to Clarabel where that fails too.
 
-    The last steps reduce ‖F‖ to rounding where the solution is regular. Statuses: CONVERGED, INFEASIBLE, UNBOUNDED,
+    The last steps reduce ‖F‖ to rounding where the solution is regular. Samples whose unknowns, costs or rows are far
+    from size one are solved, and judged, in units of their own data. Statuses: CONVERGED, INFEASIBLE, UNBOUNDED,
     NOT_FINITE, MAX_ITERATIONS, STALLED. Works on the CPU in float64.
     """
 
@@ -141,6 +143,13 @@ class Conic:
         """The optimum of every sample."""
         tol = 1e-9 if self.tol is None else self.tol
         problem = Cone(*(t.detach() for t in problem))
+        sizes = sizes_of(*problem)
+        if sizes is None:
+            return self._solved(problem, cones, rows, tol)
+        found = self._solved(Cone(*sizes.measured(*problem)), cones, rows, tol)
+        return _as_given(problem, cones, found, sizes)
+
+    def _solved(self, problem: Cone, cones: Cones, rows: int, tol: float) -> ConeSolution:
         if self.solver is None and cones.second and not cones.orders:
             return self._batched((Minty(), NesterovTodd()), problem, cones, rows, tol)
         return self._by_clarabel(problem, cones, rows, tol)
@@ -194,6 +203,17 @@ class Conic:
         status = torch.where((status == int(Outcome.CONVERGED)) & ~met, int(Outcome.STALLED), status)
         residual = torch.from_numpy(error).to(q)
         return ConeSolution(state[:, :n], state[:, n:], status, iterations, residual, None, singular)
+
+
+def _as_given(problem: Cone, cones: Cones, found: ConeSolution, sizes: Sizes) -> ConeSolution:
+    """The solution of the problem as it was given; a factor of the other Jacobian is none of its own."""
+    w, k = found.w, cones.zero
+    # not Π(w) − w, whose rounding is that of s: a multiplier has to stay on its face of the cone however large it gets
+    y = torch.cat([-w[:, :k], cones.project(-w)[:, k:]], -1)
+    x, s, y = sizes.restored(found.x, cones.project(w), y)
+    error = torch.linalg.vector_norm(optimality(cones, torch.cat([x, s - y], -1), *problem), dim=-1)
+    residual = torch.where(error.isfinite(), error, found.residual)
+    return found._replace(x=x, w=s - y, residual=residual, factor=None)
 
 
 @np.errstate(all="ignore")
