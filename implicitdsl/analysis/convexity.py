@@ -8,6 +8,7 @@ from implicitdsl.ground.diagnostics import Diagnostic, Level
 from implicitdsl.ground.facts import Fact, Interval
 from implicitdsl.ground.source import Span
 from implicitdsl.ir import build
+from implicitdsl.ir.dims import Dim, size_of
 from implicitdsl.ir.model import Block, Model
 from implicitdsl.ir.nodes import Expr, Role, symbols, walk
 from implicitdsl.ir.plan import BELOW, EQUAL, Constraint, Program
@@ -69,7 +70,7 @@ def nonconvex_asked(block: Block) -> bool:
 def diagnose_convexity(
     block: Block, form: Program, facts: dict[str, Fact], model: Model, context: Context
 ) -> list[Diagnostic]:
-    """What is not convex, each with the sub-expression and a rewrite; and linear programs that learn nothing."""
+    """What is not convex, each with the sub-expression and a rewrite; and what learns nothing, or is not unique."""
     if nonconvex_asked(block):
         return []
     rules = curvatures(form, context)
@@ -79,7 +80,7 @@ def diagnose_convexity(
     for c in form.constraints:
         if not _fits(rules, c):
             found.append(_constraint(rules, c, model))
-    return found or _linear(block, lifted(form, rules), facts, model)
+    return found or _flat(rules, block, form, model) or _linear(block, lifted(form, rules), facts, model)
 
 
 def _objective(rules: Curvatures, block: Block, form: Program, model: Model) -> Diagnostic:
@@ -156,3 +157,40 @@ def _linear(block: Block, form: Program, facts: dict[str, Fact], model: Model) -
     )
     span = block.objective.span if block.objective is not None and block.objective.span is not None else block.span
     return [Diagnostic("IMP605", message, span, model.source, Level.WARNING, help=remedy)]
+
+
+def _flat(rules: Curvatures, block: Block, form: Program, model: Model) -> list[Diagnostic]:
+    """Squares alone of fewer numbers than there are unknowns, which nothing else bounds, have a minimum in a direction.
+    Dimensions with a name count two at least: `z in R^n` is no number.
+    """
+    rows = _squared(rules, form.objective)
+    if rows is None or form.constraints or any(s.set.name != "R" for s in block.unknowns):
+        return []
+    size = sum((size_of(u.shape) for u in form.unknowns), Dim.of(0))
+    over = size - rows
+    least = over.subs({name: Dim.of(name) + Dim.of(2) for name in over.names})
+    if any(c < 0 for _, c in least.terms) or not dict(least.terms).get((), 0):
+        return []
+    squares = "the square of one number does" if rows == Dim.of(1) else f"squares of {rows} numbers do"
+    message = f"the minimiser is not unique: {squares} not determine {size} unknowns"
+    more = " + ".join(f"1e-2 ||{u.name}||^2" for u in form.unknowns)
+    span = block.objective.span if block.objective is not None and block.objective.span is not None else block.span
+    remedy = f"add `{more}` to the objective: of all minimisers about the shortest is taken then"
+    return [Diagnostic("IMP605", message, span, model.source, Level.WARNING, help=remedy)]
+
+
+def _squared(rules: Curvatures, e: Expr) -> Dim | None:
+    """How many numbers a sum of squares of affine expressions squares; None of anything else."""
+    if rules.is_constant(e):
+        return Dim.of(0)
+    moving = [a for a in e.args if not rules.is_constant(a)]
+    if e.op == "add":
+        found = [_squared(rules, a) for a in moving]
+        known = [n for n in found if n is not None]
+        return sum(known, Dim.of(0)) if len(known) == len(found) else None
+    if e.op == "sum" or (e.op == "mul" and len(moving) == 1):
+        return _squared(rules, moving[0])
+    base = e.args[0] if e.args else e
+    square = e.op == "pow" and e.args[1].number == 2
+    square = square or (e.op == "matmul" and e.args[1] is base and e.rank == 0)
+    return size_of(base.shape) if square and rules.is_affine(base) else None
