@@ -266,7 +266,7 @@ class _Solver(Solver):
         state = torch.cat([found.x, found.w], -1)
         hopeless = (found.status == int(Outcome.INFEASIBLE)) | (found.status == int(Outcome.UNBOUNDED))
         hopeless = hopeless | (found.status == int(Outcome.NOT_FINITE))
-        state, error = finished(problem, state, a, ~hopeless, step, state.shape[-1])
+        state, error, _ = finished(problem, state, a, ~hopeless, step, state.shape[-1])
         good = ~hopeless & self._solved(problem.F(state, a), state)
         status = torch.where(good, CONVERGED, found.status)
         status = torch.where((status == CONVERGED) & ~good, int(Outcome.STALLED), status)

@@ -34,6 +34,8 @@ ROUGH, SMOOTH = 1e-7, 1e-10
 """Tolerances of the interior point: at the first the Newton steps that follow are near enough as a rule, else at the
 second."""
 
+FLOOR = 1e-7
+"""Points are not told from zero below this."""
 FAR = 1e8
 """Points so far away, relative to start and rows, where the gradient vanishes at last, say that there is no minimum."""
 AWAY = 1e20
@@ -184,7 +186,7 @@ class Separated:
         if not x.numel() or x.abs().amax().item() <= FAR:  # none can be then
             return status
         far = peak(x) > FAR * (1 + peak(z0, self.problem.d))
-        return torch.where(far & (status == CONVERGED), int(Outcome.UNBOUNDED), status)
+        return torch.where(far & ((status == CONVERGED) | (status == STALLED)), int(Outcome.UNBOUNDED), status)
 
     def _ended(self, root: RootProblem, x: Tensor, y: Tensor, status: Tensor) -> tuple[Tensor, Tensor, Known]:
         """The multipliers of bounds are those of the constraints as they are written, zero for those that are idle."""
@@ -199,7 +201,8 @@ class Separated:
             last = z, self.factor(z)
             return last[1].solve(F)
 
-        return *finished(root, state, self.a, status == CONVERGED, step, x.shape[-1]), last
+        ended = finished(root, state, self.a, status == CONVERGED, step, x.shape[-1], floor=FLOOR)
+        return ended.state, ended.error, last
 
     def kept(self, state: Tensor, last: Known) -> Bordered:
         """∂F at a state for the backward pass, which refines: the `last` one if it was made so near that the square of

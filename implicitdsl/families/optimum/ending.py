@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,20 @@ MET = 1e-9
 """Optimality conditions are met to this, relative to the terms of each."""
 
 
-@np.errstate(over="ignore", invalid="ignore")
+SURE, FLOOR = 1e-7, 1e-5
+"""A point is where the conditions hold if a Newton step from there is so short relative to it, or to `FLOOR` if that is
+more: unlike a residual, which has units, that says how far off it is."""
+
+
+class Ended(NamedTuple):
+    """A state (B, N) and ‖F‖ there (B,); `doubtful` where a Newton step says that it is still far from a solution."""
+
+    state: Tensor
+    error: Tensor
+    doubtful: Tensor
+
+
+@np.errstate(all="ignore")
 def finished(
     problem: RootProblem,
     first: Tensor,
@@ -29,29 +43,35 @@ def finished(
     step: Callable[[Tensor, Tensor], Tensor],
     n: int,
     F: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The best of some Newton steps from `first` (B, N) in the rows `open_`, and ‖F‖ there (B,); `F` at `first`, where
-    it is at hand.
+    floor: float = FLOOR,
+) -> Ended:
+    """The best of some Newton steps from `first` (B, N) in the rows `open_`; `F` at `first`, where it is at hand, and
+    the size `floor` below which points are not told from zero.
 
     `step` (state, F) -> ∂F⁻¹ F; it must stay near in the first n entries: far away there may be another stationary
     point, of another kind. Cost: one step and one F each. What concerns whole samples is kept by the host.
     """
     state, trial, F = first, first, problem.F(first, a) if F is None else F
     error = array(norm(F))
-    left = array(open_) & (error > EXACT)
+    left = array(open_) & (error > 0)
     room = NEAR * (1 + array(first[:, :n].abs().amax(-1))) if left.any() else error
+    off, here = np.full_like(error, np.nan), left
     for _ in range(STEPS):
         if not left.any():
             break
         # also where the residual grows at first: the active set of s = λ = √μ is open until a step decides it
-        trial = chosen(left, trial - step(trial, F), trial)
+        d = step(trial, F)
+        trial = chosen(left, trial - d, trial)
         F = problem.F(trial, a)
         after = array(norm(F))
         near = array((trial - first)[:, :n].abs().amax(-1)) <= room
         helps = left & near & (after < error)
-        state, error = chosen(helps, trial, state), np.where(helps, after, error)
-        left = left & (after > EXACT) & near & (helps | (error > ROUNDING))
-    return state, torch.from_numpy(error).to(first.device)
+        length = array(peak(d[:, :n])) / (array(peak(trial[:, :n])) + floor)
+        off = np.where(helps, length * (after / error), np.where(here & left, np.fmin(off, length), off))
+        state, error, here = chosen(helps, trial, state), np.where(helps, after, error), helps
+        left = left & ((after > EXACT) | (off > SURE)) & near & (helps | (error > ROUNDING))
+    doubtful = torch.from_numpy(off > SURE).to(first.device)
+    return Ended(state, torch.from_numpy(error).to(first.device), doubtful)
 
 
 def met(problem: RootProblem, state: Tensor, a: Inputs, n: int, off: Tensor | None = None) -> Tensor:

@@ -28,8 +28,9 @@ from implicitdsl.solvers.optimum.lost import reasons
 from implicitdsl.solvers.optimum.quadratic import peak
 from implicitdsl.solvers.optimum.regular import regular
 from implicitdsl.solvers.optimum.smooth import Derivatives, Smooth, SmoothProblem, Values
+from implicitdsl.solvers.optimum.units import Units, linearised_at, optimality, some, units_of
 from implicitdsl.solvers.problem import Inputs, RootProblem, Unique
-from implicitdsl.solvers.verdict import CONVERGED, MAX_ITERATIONS, STALLED, Solved
+from implicitdsl.solvers.verdict import CONVERGED, MAX_ITERATIONS, STALLED, Solved, norm
 
 from .block import named_parts, report, shaped
 from .diagonal import Parts, Separated
@@ -42,6 +43,9 @@ LONGEST = 100
 
 CLEAR = 1e-9
 """Optimality conditions that are met to this need no second look."""
+
+MEASURED = 8
+"""Problems are solved again so often at most, each time in the units that were found."""
 
 SAME, PIVOT = 1e-7, 1e-8
 """A factor serves the backward pass, which refines, where it was made so near, relative to the point, that the square
@@ -256,8 +260,54 @@ class KktSolver(Solver):
             g = sized(found.pop(0), rows, m, n) if m else z[:, :0, None]
             return Derivatives(f, e, g, H)
 
-        x0 = within(program, z0[:, :n], a)
-        found = recipe.solver.solve(SmoothProblem(values, derivatives), x0)
+        smooth, x0 = SmoothProblem(values, derivatives), within(program, z0[:, :n], a)
+        start = linearised_at(smooth, x0, p, m)
+        units = units_of(x0, *start)
+        solved, doubtful = self._attempt(problem, a, smooth, x0, units, start)
+        lost = (solved.status == STALLED) | (solved.status == MAX_ITERATIONS)
+        if units is not None and bool(lost.any()):  # as where the start is a place that tells nothing
+            rows = lost.nonzero().squeeze(-1)
+            found = self._attempt(problem, problem.take(a, rows), some(smooth, rows), x0[rows], None)
+            solved, doubtful = _put(solved, doubtful, rows, *found)
+        for _ in range(MEASURED):
+            if not bool(doubtful.any()):
+                return solved
+            rows = doubtful.nonzero().squeeze(-1)
+            part, x = some(smooth, rows), solved.z[rows, :n]
+            units = units_of(x, *linearised_at(part, x, p, m), found=True)
+            found = self._attempt(problem, problem.take(a, rows), part, x, units)
+            solved, doubtful = _put(solved, doubtful, rows, *found)
+        return solved._replace(status=torch.where(doubtful, STALLED, solved.status), whole=None)
+
+    def _attempt(
+        self,
+        problem: RootProblem,
+        a: Inputs,
+        smooth: SmoothProblem,
+        x0: Tensor,
+        units: Units | None,
+        start: tuple[Values, Derivatives] | None = None,
+    ) -> tuple[Solved, Tensor]:
+        """In these units, and what is converged but doubtful, (B,)."""
+        if units is None:
+            return self._found(problem, a, smooth, x0, start)
+        n, p, _ = self.recipe.sizes
+        measured, every = units.problem(smooth, p), torch.arange(len(x0), device=x0.device)
+        found, doubtful = self._found(optimality(measured, n, p), (every,), measured, x0 / units.point)
+        state = units.plain(found.z)
+        return found._replace(z=state, residual=norm(problem.F(state, a)), factor=None), doubtful
+
+    def _found(
+        self,
+        problem: RootProblem,
+        a: Inputs,
+        smooth: SmoothProblem,
+        x0: Tensor,
+        start: tuple[Values, Derivatives] | None = None,
+    ) -> tuple[Solved, Tensor]:
+        """Of `smooth` from x0, whose optimality conditions are `problem`; and what is converged but doubtful."""
+        recipe, (n, p, m) = self.recipe, self.recipe.sizes
+        found = recipe.solver.solve(smooth, x0, start)
         first = torch.cat([found.z, found.nu, found.lam], -1) if p + m else found.z
         known: tuple[Tensor, Factor] | None = None
 
@@ -269,12 +319,14 @@ class KktSolver(Solver):
 
         F = None if found.last is None else found.last[0]
         lost = (found.status == STALLED) | (found.status == MAX_ITERATIONS)
-        state, error = finished(problem, first, a, lost | (found.status == CONVERGED), step, n, F)
+        state, error, unsure = finished(problem, first, a, lost | (found.status == CONVERGED), step, n, F)
         status = found.status
         doubtful = lost | ((status == CONVERGED) & ~(error <= CLEAR))
         if p + m and bool(doubtful.any()):
             rows = doubtful.nonzero().squeeze(-1)
-            status = status.index_copy(0, rows, self._verdict(problem, state[rows], at(rows), values, rows, status))
+            status = status.index_copy(
+                0, rows, self._verdict(problem, state[rows], problem.take(a, rows), smooth.values, rows, status)
+            )
             again = (lost & (status != CONVERGED)).unsqueeze(-1)
             state = torch.where(again, first, state)
         left = (status == STALLED) | (status == MAX_ITERATIONS)
@@ -282,14 +334,15 @@ class KktSolver(Solver):
             rows = left.nonzero().squeeze(-1)
             cones = ConvexProblem(
                 Cones(p, m, ()),
-                lambda z, rows: _joined(*values(z, rows)),
-                lambda z, y, rows: _sloped(*derivatives(z, y[:, :p], y[:, p:], rows)),
+                lambda z, rows: _joined(*smooth.values(z, rows)),
+                lambda z, y, rows: _sloped(*smooth.derivatives(z, y[:, :p], y[:, p:], rows)),
             )
             status = status.index_copy(0, rows, reasons(cones, x0[rows], rows, status[rows], Convex()))
         solved = Solved(state, status, found.iterations, error, found.iterations)
+        unsure = unsure & (status == CONVERGED)
         if known is None or p + m or not solved.all_converged():
-            return solved
-        return solved._replace(whole=solved.status, factor=_serving(state, *known))
+            return solved, unsure
+        return solved._replace(whole=solved.status, factor=_serving(state, *known)), unsure
 
     def _verdict(
         self,
@@ -307,6 +360,15 @@ class KktSolver(Solver):
         off = torch.cat([at.e, torch.maximum(torch.maximum(at.g, -lam), -at.g * lam)], -1)
         good, before = met(problem, state, a, n, off), status[rows]
         return torch.where(good, CONVERGED, torch.where(before == CONVERGED, STALLED, before))
+
+
+def _put(whole: Solved, doubtful: Tensor, rows: Tensor, found: Solved, unsure: Tensor) -> tuple[Solved, Tensor]:
+    """With these samples solved once more."""
+    old = (whole.z, whole.status, whole.residual)
+    new = (found.z, found.status, found.residual)
+    z, status, error = (t.index_copy(0, rows, v) for t, v in zip(old, new, strict=True))
+    count = whole.iterations.index_add(0, rows, found.iterations)
+    return Solved(z, status, count, error, count), doubtful.index_copy(0, rows, unsure)
 
 
 def _joined(f: Tensor, e: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:

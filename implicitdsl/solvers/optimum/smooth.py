@@ -98,11 +98,11 @@ class Smooth:
         if self.method not in (None, "newton"):
             raise ValueError(f"the methods of nlp are newton, not {self.method!r}")
 
-    def solve(self, problem: SmoothProblem, z0: Tensor) -> Found:
-        """A minimiser for every row of z0 (B, n)."""
+    def solve(self, problem: SmoothProblem, z0: Tensor, start: tuple[Values, Derivatives] | None = None) -> Found:
+        """A minimiser for every row of z0 (B, n), where values and derivatives are `start` if they are at hand."""
         tol = 1e-10 if self.tol is None else self.tol
         rows = torch.arange(z0.shape[0], device=z0.device)
-        z, at, D = _defined(problem, z0, rows)
+        z, at, D = _defined(problem, z0, rows, start)
         if not at.e.shape[-1] and not at.g.shape[-1]:
             return _free(problem, z, at, D, tol, self.max_iter)
         s = torch.where(at.g < -1e-2, -at.g, torch.ones_like(at.g))
@@ -163,7 +163,9 @@ def _free(problem: SmoothProblem, z: Tensor, at: Values, D: Derivatives, tol: fl
     return Found(found.z, at.e, at.g, found.status, found.iterations, found.last)
 
 
-def _defined(problem: SmoothProblem, z0: Tensor, rows: Tensor) -> tuple[Tensor, Values, Derivatives]:
+def _defined(
+    problem: SmoothProblem, z0: Tensor, rows: Tensor, start: tuple[Values, Derivatives] | None
+) -> tuple[Tensor, Values, Derivatives]:
     """A start where everything is finite, the derivatives too, and these."""
 
     def at(z: Tensor) -> tuple[Values, Derivatives]:
@@ -175,14 +177,16 @@ def _defined(problem: SmoothProblem, z0: Tensor, rows: Tensor) -> tuple[Tensor, 
         # an equality that is broken and has no gradient is no constraint to a linearisation: ‖z‖² = 1 at zero
         return good & ((D.e.abs().amax(-1) > FLAT) | (at.e.abs() <= FLAT)).all(-1) if D.e.shape[-2] else good
 
-    z, (values, D) = z0, at(z0)
+    z, (values, D) = z0, start or at(z0)
+    if start and (values.e.shape[-1] or values.g.shape[-1]):  # with second derivatives of the constraints
+        values, D = at(z0)
     if not values.e.shape[-1] and all(math.isfinite(t.sum().item()) for t in (values.f, values.g, D.f, D.H)):
         return z, values, D  # a sum may overflow: then look closely
     good = usable(values, D)
-    for start in STARTS:
+    for other in STARTS:
         if bool(good.all()):
             break
-        z = torch.where(good.unsqueeze(-1), z, start)
+        z = torch.where(good.unsqueeze(-1), z, other)
         values, D = at(z)
         good = usable(values, D)
     return z, values, D
