@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,18 @@ def _default_modes(request: pytest.FixtureRequest, what: str) -> None:
         request.node.user_properties.append((what, f"{modes}"))
         torch.set_grad_enabled(True)
         torch.set_default_dtype(torch.float32)
+    _default_dispatch(request, what, torch)
+
+
+def _default_dispatch(request: pytest.FixtureRequest, what: str, torch: Any) -> None:
+    """What the dispatcher leaves out: a guard of torch's that outlives its frame sets it whenever it is collected."""
+    excluded, keys = torch._C._dispatch_tls_local_exclude_set(), torch._C.DispatchKey
+    if not excluded.has(keys.AutogradOther):
+        return
+    request.node.user_properties.append((what, f"{excluded}"))
+    for name in dir(keys):
+        if name.startswith(("Autograd", "ADInplace", "Functionalize", "FuncTorch", "Python", "Conjugate", "Negative")):
+            torch._C._dispatch_tls_set_dispatch_key_excluded(getattr(keys, name), False)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -59,7 +72,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in reports:
             for name, value in getattr(report, "user_properties", ()):
                 if name in (FOUND, LEFT) and report.when == "teardown":
-                    modes = "grad mode, inference mode, default dtype"
+                    modes = "grad mode, inference mode, default dtype, or what the dispatcher leaves out:"
                     terminalreporter.write_line(f"{report.nodeid} {name}: {modes} {value}", red=True)
 
 
