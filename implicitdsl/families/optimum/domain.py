@@ -25,7 +25,9 @@ from implicitdsl.solvers.verdict import CONVERGED
 from .coefficients import matrix
 
 MARGINS = (1.0, 1e-2, 1e-4, 1e-6)
-"""How far inside a start is, in units of the unknowns; the first that is possible."""
+"""What arguments are at a start at least; the first that is possible."""
+EDGE = 1e-9
+"""Arguments that are negative by so much, relative to their terms, may be zero."""
 
 
 def domain_source(
@@ -75,15 +77,24 @@ def within(program: Source, z0: Tensor, a: Inputs) -> Tensor:
     D, d = (t.to(z0) for t in program["domain"](*a))
     rows, k = z0.shape[0], d.shape[-1]
     D, d = D.expand(rows, k, z0.shape[-1]), d.expand(rows, k)
-    size = D.norm(dim=-1)
     left = ~(times(D, z0) + d > 0).all(-1) & (D.isfinite().flatten(-2).all(-1) & d.isfinite().all(-1))
     for margin in MARGINS:
         if not bool(left.any()):
             break
         at = left.nonzero().squeeze(-1)
         eye = torch.eye(z0.shape[-1], dtype=z0.dtype, device=z0.device)
-        nearest = Dense().solve(Quadratic(eye, -z0[at], -D[at], d[at] - margin * size[at], 0))
+        nearest = Dense().solve(Quadratic(eye, -z0[at], -D[at], d[at] - margin, 0))
         good = (nearest.status == CONVERGED) & (times(D[at], nearest.z) + d[at] > 0).all(-1)
         z0 = z0.index_copy(0, at[good], nearest.z[good])
         left = left.index_fill(0, at[good], False)
     return z0
+
+
+def outside(program: Source, z: Tensor, a: Inputs) -> Tensor | None:
+    """Where an argument is negative at z (B, n), (B,); None where there is no argument. Derivatives, as that of a
+    logarithm, may well be finite there."""
+    if "domain" not in program:
+        return None
+    D, d = (t.to(z) for t in program["domain"](*a))
+    terms = times(D.abs(), z.abs()) + d.abs()
+    return (times(D, z) + d < -EDGE * terms).any(-1)

@@ -34,7 +34,7 @@ from implicitdsl.solvers.verdict import CONVERGED, MAX_ITERATIONS, STALLED, Solv
 
 from .block import named_parts, report, shaped
 from .diagonal import Parts, Separated
-from .domain import within
+from .domain import outside, within
 from .ending import finished, met
 from .samples import mark
 
@@ -271,12 +271,17 @@ class KktSolver(Solver):
             solved, doubtful = _put(solved, doubtful, rows, *found)
         for _ in range(MEASURED):
             if not bool(doubtful.any()):
-                return solved
+                break
             rows = doubtful.nonzero().squeeze(-1)
             part, x = some(smooth, rows), solved.z[rows, :n]
             units = units_of(x, *linearised_at(part, x, p, m), found=True)
             found = self._attempt(problem, problem.take(a, rows), part, x, units)
             solved, doubtful = _put(solved, doubtful, rows, *found)
+        beyond = outside(program, solved.z[:, :n], a)
+        if beyond is not None:
+            doubtful = doubtful | (beyond & (solved.status == CONVERGED))
+        if not bool(doubtful.any()):
+            return solved
         return solved._replace(status=torch.where(doubtful, STALLED, solved.status), whole=None)
 
     def _attempt(
