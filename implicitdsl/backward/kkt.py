@@ -23,7 +23,7 @@ from ..solvers.verdict import CONVERGED, Solved
 from .constant import constant_factor
 from .failure import Failures, report_unsolved
 from .linear_solve import linear_solve, reported
-from .rules import batch_of, merge, plain, split, traced
+from .rules import Constant, batch_of, merge, plain, split, traced
 
 RANKS = (2, 1, 2, 1)
 LOST = 1e-6
@@ -122,12 +122,8 @@ class _Plain(torch.autograd.Function):
             return (None,) * 7
         z, y, *rest = ctx.saved_tensors
         gz = torch.zeros_like(z) if gz is None else gz
-        return (
-            None,
-            None,
-            None,
-            *_pulled(ctx.spec, ctx.factor, ctx.needs_input_grad[3:], ctx.whole, gz, gy, z, y, *rest),
-        )
+        needed = ctx.needs_input_grad[3:]
+        return None, None, None, *_pulled(ctx.spec, ctx.factor, needed, ctx.whole, gz, gy, z, y, *rest)
 
 
 def _pulled(
@@ -351,7 +347,7 @@ def _lu(K: Tensor) -> Factor:
     return Factor(*decompose(K))
 
 
-class _Found(torch.autograd.Function):
+class _Found(Constant):
     """The solve without derivatives: z, y, active, status, iterations, residual."""
 
     @staticmethod
@@ -359,19 +355,6 @@ class _Found(torch.autograd.Function):
         P, (q, C, d) = (tensors[0], tensors[1:]) if curved else (None, tensors)
         found, _ = _solved(spec, Quadratic(P, q, C, d, spec.equalities))
         return tuple(t.clone() for t in found[:6])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output)
-        ctx.count = len(inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, ...]:
-        return (None,) * ctx.count
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[None, ...]:
-        return (None,) * 6
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], spec: Spec, curved: bool, *tensors: Tensor) -> tuple[Any, Any]:

@@ -40,6 +40,31 @@ def traced(function: type[torch.autograd.Function], *args: Any) -> Any:
     return function.forward(*args)
 
 
+class Constant(torch.autograd.Function):
+    """Whose results are constants for every transform: the base of those that say `forward` and `vmap`."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output)
+        ctx.count, ctx.found = len(inputs), len(output)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, ...]:
+        return (None,) * ctx.count
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[None, ...]:
+        return (None,) * ctx.found
+
+
+def folded(size: int, dims: Sequence[int | None], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors (B, ...), of which some are mapped, with the mapped dimension folded into the batch: (size·B, ...)."""
+    moved = [
+        t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0) for t, dim in zip(tensors, dims, strict=True)
+    ]
+    return [t.flatten(0, 1) for t in moved]
+
+
 def batch_of(dims: Sequence[int | None], tensors: Sequence[Tensor], ranks: Sequence[int]) -> int:
     """The batch size beside a mapped dimension; 1 where every tensor is shared."""
     sizes = (

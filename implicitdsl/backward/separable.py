@@ -13,6 +13,7 @@ from ..ground.outcomes import Outcome
 from ..solvers.optimum.separable import where
 from ..solvers.verdict import CONVERGED, Solved
 from .failure import Failures, report_unsolved
+from .rules import Constant, folded, split
 
 WEAK = 1e-7
 """A multiplier of an active bound that counts as zero, relative to the terms of its equation."""
@@ -98,7 +99,7 @@ def _where(
     return (found.lower, found.upper, found.nu, found.coupled, status, residual), reported.z
 
 
-class _Where(torch.autograd.Function):
+class _Where(Constant):
     """Which bounds are active, ν, status and residual, without derivatives, after the policy for failures."""
 
     @staticmethod
@@ -108,26 +109,8 @@ class _Where(torch.autograd.Function):
         return _where(failures, equality, lost, *tensors)[0]
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output)
-        ctx.count = len(inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, ...]:
-        return (None,) * ctx.count
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[None, ...]:
-        return (None,) * 6
-
-    @staticmethod
     def vmap(
         info: Any, in_dims: tuple[Any, ...], failures: Failures, equality: bool, lost: Tensor | None, *tensors: Tensor
     ) -> tuple[Any, Any]:
-        size = info.batch_size
-        moved = [
-            t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
-            for t, dim in zip(tensors, in_dims[3:], strict=True)
-        ]
-        outputs = _Where.apply(failures, equality, lost, *(t.flatten(0, 1) for t in moved))
-        return tuple(t.unflatten(0, (size, -1)) for t in outputs), (0,) * 6
+        tensors = tuple(folded(info.batch_size, in_dims[3:], tensors))
+        return split(info.batch_size, _Where.apply(failures, equality, lost, *tensors))

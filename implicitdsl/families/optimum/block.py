@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from implicitdsl.backward.kkt import Spec, quadratic_optimum
+from implicitdsl.backward.rules import plain
 from implicitdsl.backward.smoothed import Smoothing, smoothed_optimum
 from implicitdsl.families.call import kind_of
 from implicitdsl.ground.errors import ConvergenceError
@@ -92,7 +93,7 @@ class OptimumBlock:
         if lost is not None:
             q = torch.where(lost.unsqueeze(-1), torch.nan, q)
         near = None
-        if start is not None or self.recipe.wish is not None:
+        if plain() and (start is not None or self.recipe.wish is not None):
             rows = Quadratic(P, q, C, d, self.recipe.spec.equalities).rows
             near = guess(self.recipe.wish, start, clean, self.recipe.unknowns, q, rows)
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,6 +33,7 @@ from .block import Rows, report
 from .conic import kept, weak
 from .domain import within
 from .ending import finished
+from .guess import placed
 from .samples import mark
 from .vectors import Vectors
 
@@ -149,12 +149,7 @@ class ConvexBlock:
         if recipe.start is not None:
             given = [values[name].detach().double() for name in recipe.start]
             z0 = recipe.program["start"](*given)[..., : z0.shape[-1]].expand(rows, -1).clone()
-        at = 0
-        for name, shape in recipe.unknowns if start is not None else ():
-            count = math.prod(shape)
-            if start is not None and name in start:
-                z0[:, at : at + count] = start[name].detach().double().reshape(-1, count)
-            at += count
+        z0 = placed(z0, start or {}, recipe.unknowns)
         return torch.cat([z0 @ self.vectors.columns.to(z0.device), z0.new_zeros(rows, recipe.cones.size)], -1)
 
 

@@ -59,17 +59,21 @@ def guess(
     rows: int,
 ) -> Tensor | None:
     """(rows, n) like `like`, zero where nothing is said; None if nothing is said at all."""
-    parts = {}
-    if asked is not None and unknowns:
-        parts[unknowns[0][0]] = asked(values, unknowns[0][1])
-    for name, shape in unknowns:
-        if start is not None and name in start:
-            parts[name] = start[name].reshape(-1, math.prod(shape))
-    if not parts:
+    if asked is None and not start:
         return None
-    found: list[Tensor] = []
+    found = like.new_zeros(rows, sum(math.prod(shape) for _, shape in unknowns))
+    if asked is not None:
+        part = asked(values, unknowns[0][1])
+        found[:, : part.shape[-1]] = part[:rows]
+    return placed(found, start or {}, unknowns).nan_to_num(0.0, 0.0, 0.0)
+
+
+def placed(z: Tensor, start: Mapping[str, Tensor], unknowns: Shapes) -> Tensor:
+    """z (B, n) itself, with the unknowns that an earlier solution gives put in their places."""
+    at = 0
     for name, shape in unknowns:
-        part = parts[name].detach() if name in parts else torch.zeros(1, math.prod(shape))
-        part = part.to(dtype=like.dtype, device=like.device)
-        found.append(part.expand(rows, -1) if len(part) == 1 else part[:rows])
-    return torch.cat(found, -1).nan_to_num(0.0, 0.0, 0.0)
+        count = math.prod(shape)
+        if name in start:
+            z[:, at : at + count] = start[name].detach().reshape(-1, count)[: len(z)]
+        at += count
+    return z

@@ -36,6 +36,7 @@ from .block import named_parts, report, shaped
 from .diagonal import Parts, Separated
 from .domain import outside, within
 from .ending import finished, met
+from .guess import placed
 from .samples import mark
 
 LONGEST = 100
@@ -148,13 +149,7 @@ class SmoothBlock:
         if recipe.start is not None:
             given = [values[name].detach().double() for name in recipe.start]
             z0 = recipe.program["start"](*given)[..., :n].expand(rows, n).clone()
-        if start is not None:
-            at = 0
-            for name, shape in recipe.unknowns:
-                count = math.prod(shape)
-                if name in start:
-                    z0[:, at : at + count] = start[name].detach().double().reshape(-1, count)
-                at += count
+        z0 = placed(z0, start or {}, recipe.unknowns)
         return torch.cat([z0, z0.new_zeros(rows, p + m)], -1) if p + m else z0
 
     def _unpacked(self, state: Tensor, batch: int | None, kind: torch.dtype) -> dict[str, Tensor]:
