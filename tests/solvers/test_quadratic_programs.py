@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from implicitdsl.ground.outcomes import Outcome
-from implicitdsl.solvers.optimum import complementary, dual, exchanges
+from implicitdsl.solvers.optimum import complementary, dual, exchanges, pivoting
 from implicitdsl.solvers.optimum.dual import DIAGONAL, dual_of
 from implicitdsl.solvers.optimum.interior_point import InteriorPoint
 from implicitdsl.solvers.optimum.pivoting import Dense
 from implicitdsl.solvers.optimum.polish import direct
 from implicitdsl.solvers.optimum.quadratic import Optimum, Quadratic, met, residual, weakly_active
+from implicitdsl.solvers.optimum.small import fits
 
 D = torch.float64
 
@@ -316,3 +317,31 @@ def test_a_residual_that_is_absolutely_small_is_not_scaled() -> None:
     assert every
     torch.testing.assert_close(relative, residual(large, 1e9 * z, 1e9 * y))
     assert not met(problem, z * torch.nan, y, 1e-9)[1]
+
+
+@pytest.mark.parametrize("n, m", [(6, 6), (8, 16), (5, 14), (12, 1)])
+def test_small_programs_on_the_host_are_solved_as_others_are(n: int, m: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With rows twice and three times, samples that are infeasible, not finite or run in circles, and a guess."""
+    torch.manual_seed(n)
+    L, G = torch.randn(40, n, n, dtype=D), torch.randn(40, m, n, dtype=D)
+    h = torch.rand(40, m, dtype=D)
+    G[:10, -1], h[:10, -1] = G[:10, 0], h[:10, 0]
+    G[10:14, -1], h[10:14, -1] = -G[10:14, 0], -h[10:14, 0] - (1.0 if m > 1 else 0.0)
+    G[14, 0], h[14, 0] = 0.0, 1.0
+    h[15, 0], G[16, 0, 0] = torch.nan, torch.nan
+    qp = Quadratic(L @ L.mT + 0.01 * torch.eye(n, dtype=D), torch.randn(40, n, dtype=D), G, h, 0)
+    assert fits(qp)
+    for guess in (None, torch.randn(40, n, dtype=D)):
+        host = Dense().solve(qp, guess)
+        with monkeypatch.context() as patch:
+            patch.setattr(pivoting, "fits", lambda _: False)
+            other = Dense().solve(qp, guess)
+        assert (host.status == other.status).all()
+        assert host.status[15] == host.status[16] == int(Outcome.NOT_FINITE)
+        assert (host.status[10:14] == (Outcome.CONVERGED if m == 1 else int(Outcome.INFEASIBLE))).all()
+        good = host.status == Outcome.CONVERGED
+        assert good.sum() >= 34
+        assert (host.active[17:] == other.active[17:]).all()
+        torch.testing.assert_close(host.z[good], other.z[good], rtol=1e-8, atol=1e-8)
+        residuals = residual(qp, host.z, host.y)[good]
+        assert (residuals <= 1e-9).all()

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..host import Array, array
-from .exchanges import Exchanged, exchanged
+from .exchanges import Exchanged, Systems, dot, exchanged, systems_of
 from .quadratic import cholesky_times, times
 
 PASSES = ((12, 1e-3), (30, 1e-8))
 """Iterations and accuracy of the interior points that other starts come from."""
 
 
-def complement(S: Tensor, r: Tensor, hard: bool = False, first: Array | None = None) -> Exchanged:
+def complement(
+    S: Tensor, r: Tensor, hard: bool = False, first: Array | None = None, systems: Systems | None = None
+) -> Exchanged:
     """The solution for S (m, m) or (B, m, m) and r (B, m); `hard`: S has so low a rank that circles are the rule;
-    `first` (B, m): rows that are guessed to be active.
+    `first` (B, m): rows that are guessed to be active; `systems` of S and r, where they are there.
 
     Exchanges of rows end in a few rounds, exact to rounding, or go in circles. Samples that do not end so start again
     from the rows that Mehrotra's predictor-corrector method finds active, m³/3 flops an iteration.
@@ -24,13 +29,15 @@ def complement(S: Tensor, r: Tensor, hard: bool = False, first: Array | None = N
     passes = PASSES
     if first is None and hard:
         first, passes = _interior(S, r, *PASSES[0]), PASSES[1:]
-    found = exchanged(S, r, _descent(S, r) if first is None else first)
+    if first is None:
+        first = descent(array(r), array(S.diagonal(dim1=-2, dim2=-1)), partial(_product, S))
+    found = exchanged(systems or systems_of(S, r), first)
     for iterations, accuracy in passes:
         if not found.lost:
             break
         left = (found.rounds == 0).nonzero().squeeze(-1)
         part, right = S if S.ndim == 2 else S[left], r[left]
-        again = exchanged(part, right, _interior(part, right, iterations, accuracy))
+        again = exchanged(systems_of(part, right), _interior(part, right, iterations, accuracy))
         for t, value in zip(found[:3], again[:3], strict=True):
             t[left] = value
         found = found._replace(factor=None, lost=again.lost)
@@ -38,14 +45,20 @@ def complement(S: Tensor, r: Tensor, hard: bool = False, first: Array | None = N
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
-def _descent(S: Tensor, r: Tensor) -> Array:
-    """The rows that are active after the best step along the first direction of descent, by the next one, (B, m)."""
-    tiny, value = torch.finfo(r.dtype).tiny, array(r)
-    diagonal = np.maximum(array(S.diagonal(dim1=-2, dim2=-1)), tiny)
-    p = np.minimum(value / diagonal, 0)  # against the direction
-    Sp = array(times(S, torch.from_numpy(p).to(r)))
-    fall, curvature = (np.einsum("bi,bi->b", p, t)[:, None] for t in (value, Sp))
-    return value - fall / np.maximum(curvature, tiny) * (Sp - diagonal * p) < 0
+def descent(r: Array, diagonal: Array, product: Callable[[Array], Array]) -> Array:
+    """The rows that are active after the best step along the first direction of descent, by the next one, (B, m).
+    `diagonal` of S (m,) or (B, m); `product` of S with rows (B, m)."""
+    tiny = np.finfo(r.dtype).tiny
+    diagonal = np.maximum(diagonal, tiny)
+    p = np.minimum(r / diagonal, 0)  # against the direction
+    Sp = product(p)
+    return r - dot(p, r) / np.maximum(dot(p, Sp), tiny) * (Sp - diagonal * p) < 0
+
+
+def _product(S: Tensor, p: Array) -> Array:
+    if S.ndim == 3 and S.device.type == "cpu":
+        return (array(S) @ p[..., None])[..., 0]
+    return array(times(S, torch.from_numpy(p).to(S)))
 
 
 def _interior(S: Tensor, r: Tensor, iterations: int, accuracy: float) -> Array:

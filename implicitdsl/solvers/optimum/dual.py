@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -150,7 +151,7 @@ def dual_of(problem: Quadratic) -> Dual | None:
     """The dual's matrices; None where H or the equalities are not safely regular. Cost n³/3 + n²m + n m² a matrix."""
     assert problem.P is not None
     k, C = problem.equalities, problem.C
-    A, G = C[..., :k, :], C[..., k:, :]
+    A, G = (C[..., :k, :], C[..., k:, :]) if k else (C, C)
     root, rho = _root(problem.P), None
     if root is None and k:
         P = problem.P
@@ -166,7 +167,7 @@ def dual_of(problem: Quadratic) -> Dual | None:
         S = torch.bmm(Yt, Yt.mT) if Yt.ndim == 3 else Yt @ Yt.mT  # matmul takes seven operators
         return Dual(problem, root, rho, Yt.mT, S, Yt.mT, None, None, None)
     X = root.rows(A)
-    E = _cholesky(X @ X.mT)
+    E = definite(X @ X.mT)
     if E is None:
         return None
     W = torch.linalg.solve_triangular(E, X, upper=False)
@@ -183,7 +184,7 @@ def factor(S: Tensor, active: Tensor) -> Active:
     if m < GATHERED:
         K = S.expand(rows, m, m).clone()
         K.diagonal(dim1=-2, dim2=-1).add_(~active, alpha=wall(S.dtype))
-        return Active(regular(K, ~active), None, active)
+        return Active(regular(K), None, active)
     on, members = active.to(torch.int8).sort(dim=-1, descending=True, stable=True)
     count = int(array(active).sum(1).max(initial=1))
     members, on = members[:, :count], on[:, :count] > 0
@@ -191,7 +192,7 @@ def factor(S: Tensor, active: Tensor) -> Active:
     K = S.reshape(m * m)[flat] if S.ndim == 2 else S.reshape(rows, m * m).gather(1, flat)
     K = K.unflatten(-1, (count, count))
     K.diagonal(dim1=-2, dim2=-1).add_(~on, alpha=wall(S.dtype))
-    return Active(regular(K, ~on), members.unsqueeze(-1), on)
+    return Active(regular(K), members.unsqueeze(-1), on)
 
 
 def wall(dtype: torch.dtype) -> float:
@@ -199,13 +200,14 @@ def wall(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).max ** WALL
 
 
-def regular(K: Tensor, free: Tensor) -> Tensor:
-    """Cholesky factors of systems with walls in the rows `free` (B, m); a set of dependent rows, as there may be on the
-    way, is made regular."""
+def regular(K: Tensor) -> Tensor:
+    """Cholesky factors of systems (B, m, m) with walls; a set of dependent rows, as there may be on the way, is made
+    regular."""
     F, info = torch.linalg.cholesky_ex(K)
-    if not array(info).any():
+    if not np.count_nonzero(array(info)):
         return F
-    size = K.diagonal(dim1=-2, dim2=-1).masked_fill(free, 0.0).amax(-1, keepdim=True)
+    diagonal = K.diagonal(dim1=-2, dim2=-1)
+    size = torch.where(diagonal < wall(K.dtype), diagonal, 0.0).amax(-1, keepdim=True)
     shift = torch.where((info > 0).unsqueeze(-1), 1e-9 * size, 0.0)
     return torch.linalg.cholesky_ex(K + torch.diag_embed(shift.expand(K.shape[:-1])))[0]
 
@@ -215,15 +217,16 @@ def _root(P: Tensor) -> Root | None:
         d = P.diagonal()
         if bool((P.count_nonzero() <= d.count_nonzero()) & (d > DISTINCT**2 * d.amax()).all()):
             return Root(d.sqrt())
-    L = _cholesky(P)
+    L = definite(P)
     return None if L is None else Root(L)
 
 
-def _cholesky(M: Tensor) -> Tensor | None:
+def definite(M: Tensor) -> Tensor | None:
     """The factor of a safely definite matrix, or of a batch of them."""
     L, info = torch.linalg.cholesky_ex(M)
-    least, most = (t.cpu().numpy() for t in L.diagonal(dim1=-2, dim2=-1).aminmax(dim=-1))
-    return L if (least > DISTINCT * most).all() and not info.count_nonzero().item() else None
+    pivots = array(L.diagonal(dim1=-2, dim2=-1))
+    safe = not np.count_nonzero(array(info)) and (pivots > DISTINCT * pivots.max(-1, keepdims=True)).all()
+    return L if safe else None
 
 
 def _triangular(L: Tensor, b: Tensor, upper: bool) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..host import Array, array
-from .dual import GATHERED, Active, factor, regular, wall
+from .dual import GATHERED, WALL, Active, factor, regular
 
 ROUNDS, LONG_ROUNDS, FEW = 12, 24, 3
 """Exchanges after which an active set is no longer hoped for from this start; so many where rounds are cheap, with
@@ -28,23 +28,26 @@ LOSS = 1e-12
 
 
 class Systems(Protocol):
-    """S y = −r on the active rows, of the samples that are open."""
+    """S y = −r on the active rows, of the samples that are open; whether a round of few samples costs no less."""
+
+    small: bool
 
     def turn(self, free: Array) -> tuple[Array, Array]:
         """Values with the signs of the multipliers, or of the slacks in `free` rows; the rows that are free next. Cost
         k³/3 a sample with k active rows."""
         ...
 
-    def sizes(self, values: Array, free: Array) -> Array:
-        """The multipliers and slacks that such values of some samples stand for."""
+    def sizes(self, samples: Array, values: Array, free: Array) -> Array:
+        """The multipliers and slacks that such values of some samples stand for, in units of √S_ii."""
         ...
 
     def select(self, index: Array) -> None:
         """Go on with the samples at `index` of those that are open."""
         ...
 
-    def finish(self, active: Tensor) -> tuple[Tensor, Active | None]:
-        """y of all samples (B, m) on the rows `active` of their last turns, and the factor of all if it is at hand."""
+    def finish(self, free: Array) -> tuple[Tensor, Tensor, Active | None]:
+        """y of all samples (B, m), zero on the rows `free` of their last turns, the active rows, and the factor of all
+        if it is at hand."""
         ...
 
 
@@ -59,16 +62,25 @@ class Exchanged(NamedTuple):
     lost: int
 
 
+def systems_of(S: Tensor, r: Tensor) -> Systems:
+    """Those of S (m, m) or (B, m, m) and r (B, m)."""
+    rows, m = r.shape
+    if m >= GATHERED or r.device.type != "cpu":
+        return Large(S, r)
+    K = np.zeros((rows, m + 1, m + 1), array(r).dtype)
+    K[:, :m, :m], K[:, m, :m] = array(S), array(r)
+    return Small(K)
+
+
 @np.errstate(over="ignore", invalid="ignore")
-def exchanged(S: Tensor, r: Tensor, active: Array) -> Exchanged:
-    """The solutions for S (m, m) or (B, m, m) and r (B, m), begun with the rows `active` (B, m).
+def exchanged(systems: Systems, active: Array) -> Exchanged:
+    """The solutions, begun with the rows `active` (B, m).
 
     All rows of the wrong sign are exchanged at once (Júdice & Pires 1994). Where that does not leave fewer of them than
     ever, only those are whose multiplier or slack is nearly as wrong as the worst, in units of √S_ii.
     """
-    rows, m = r.shape
-    small = m < GATHERED
-    systems: Systems = Small(S, r) if small and r.device.type == "cpu" else Large(S, r)
+    rows, m = active.shape
+    small = systems.small
     free = out = ~active
     taken = np.zeros(rows, dtype=np.int64)
     live, fewest, round_ = np.arange(rows), None, 0
@@ -76,18 +88,16 @@ def exchanged(S: Tensor, r: Tensor, active: Array) -> Exchanged:
         round_ += 1
         values, after = systems.turn(free)
         wrong = after ^ free
-        many = wrong.sum(1)
+        many = np.add.reduce(wrong, 1)  # sum() takes twice as long
         open_ = many.nonzero()[0]
         left = len(open_)
-        cheap = small or left <= max(1, rows // FEW)
-        if not left or round_ >= (LONG_ROUNDS if cheap else ROUNDS):
+        if not left or round_ >= (LONG_ROUNDS if small or left <= max(1, rows // FEW) else ROUNDS):
             break
         taken[live[open_]] = round_
         if fewest is not None:
-            tired = ((many >= fewest) & (many > 1)).nonzero()[0]
-            if round_ > PATIENCE and len(tired):
-                size = systems.sizes(values[tired], free[tired])
-                wrong[tired] &= _worst(S, live[tired], size, free[tired])
+            if round_ > PATIENCE and len(tired := ((many >= fewest) & (many > 1)).nonzero()[0]):
+                size = systems.sizes(tired, values[tired], free[tired])
+                wrong[tired] &= size <= LARGE * size.min(-1, keepdims=True)
                 after = free ^ wrong
             many = np.minimum(fewest, many)
         fewest, free = many, after
@@ -98,57 +108,62 @@ def exchanged(S: Tensor, r: Tensor, active: Array) -> Exchanged:
     taken += 1
     taken[live[open_]] = 0
     out[live] = free
-    act = torch.from_numpy(~out).to(r.device)
-    y, last = systems.finish(act)
-    return Exchanged(torch.where(act, y, 0.0), act, torch.from_numpy(taken).to(r.device), last, left)
+    y, act, last = systems.finish(out)
+    return Exchanged(y, act, torch.from_numpy(taken).to(y.device), last, left)
 
 
-def _worst(S: Tensor, samples: Array, value: Array, free: Array) -> Array:
-    """Of some samples, the rows whose multipliers, or slacks where they are `free`, are nearly the worst, (k, m)."""
-    diagonal = array(S.diagonal(dim1=-2, dim2=-1))
-    diagonal = diagonal if S.ndim == 2 else diagonal[samples]
-    unit = np.sqrt(np.maximum(diagonal, np.finfo(diagonal.dtype).tiny))
-    size = np.where(free, value / unit, value * unit)
-    return size <= LARGE * size.min(-1, keepdims=True)
+def _units(diagonal: Array) -> Array:
+    """√S_ii."""
+    return np.sqrt(np.maximum(diagonal, np.finfo(diagonal.dtype).tiny))
 
 
 class Small:
     """Few rows, on the host, with walls: (S + walls) y = −r says that the slack of a free row is −wall · y, so that one
     comparison of y finds the next active set.
+
+    r is one more row, with a wall w of its own: then the last row of the factor L is that of (S + walls)⁻¹ r, half way,
+    and Lᵀ [y; 1] = [0; √w] is all that is left to solve. K = [S; rᵀ] (B, m + 1, m + 1), of which the last column is not
+    read, has other numbers on its diagonal until the end.
     """
 
-    def __init__(self, S: Tensor, r: Tensor) -> None:
-        rows, m = r.shape
-        self.height = wall(S.dtype)
-        self.K = np.array(array(S.expand(rows, m, m)), order="C")
-        self.diagonal = _diagonal(self.K)
+    small = True
+
+    def __init__(self, K: Array) -> None:
+        rows, m = len(K), K.shape[-1] - 1
+        self.m, self.height = m, float(np.finfo(K.dtype).max) ** WALL
+        r, K[:, m, m] = K[:, m, :m], self.height
+        self.K, self.diagonal = K, _diagonal(K)
         self.own = self.diagonal.copy()
-        self.right = r.detach().neg().unsqueeze(-1)
-        value = array(r)
-        room = np.abs(value).max(1, keepdims=True) + 1 if m else value
-        self.floor = room * (LOSS / self.height)
+        self.given = self.diagonal, self.own
+        right = np.zeros((rows, m + 1, 1), K.dtype)
+        right[:, m] = self.height**0.5
+        self.right = torch.from_numpy(right)
+        self.floor = (1 + dot(r, r) ** 0.5) * (LOSS / self.height)
         self.live: Array | None = None
 
     def turn(self, free: Array) -> tuple[Array, Array]:
         self.diagonal[...] = np.where(free, self.height, self.own)
-        self.F = regular(torch.from_numpy(self.K), torch.from_numpy(free))
-        self.y = torch.cholesky_solve(self.right, self.F).squeeze(-1)
-        values = array(self.y)
+        self.F = regular(torch.from_numpy(self.K))
+        self.y = torch.linalg.solve_triangular(self.F.mT, self.right[: len(free)], upper=True)
+        values = array(self.y)[:, : self.m, 0]
         return values, values <= self.floor
 
-    def sizes(self, values: Array, free: Array) -> Array:
-        return np.where(free, -self.height * values, values)
+    def sizes(self, samples: Array, values: Array, free: Array) -> Array:
+        unit = _units(self.own[samples])
+        return np.where(free, -self.height * values / unit, values * unit)
 
     def select(self, index: Array) -> None:
         self._keep()
         self.live = index if self.live is None else self.live[index]
         self.K, self.own, self.floor = self.K[index], self.own[index], self.floor[index]
         self.diagonal = _diagonal(self.K)
-        self.right = self.right.index_select(0, torch.from_numpy(index))
 
-    def finish(self, active: Tensor) -> tuple[Tensor, Active | None]:
+    def finish(self, free: Array) -> tuple[Tensor, Tensor, Active | None]:
         self._keep()
-        return self.whole[0], Active(self.whole[1], None, active)
+        self.given[0][...] = self.given[1]
+        y, F = self.whole
+        values, act = np.where(free, 0.0, array(y)[:, : self.m, 0]), torch.from_numpy(~free)
+        return torch.from_numpy(values), act, Active(F[:, : self.m, : self.m], None, act)
 
     def _keep(self) -> None:
         if self.live is None:
@@ -160,6 +175,8 @@ class Small:
 
 class Large:
     """Many rows, or on another device than the host: the active ones are gathered."""
+
+    small = False
 
     def __init__(self, S: Tensor, r: Tensor) -> None:
         self.S, self.right = S, -r.unsqueeze(-1)
@@ -174,8 +191,10 @@ class Large:
         values = array(torch.where(out.unsqueeze(-1), _slack(self.S, self.y, self.floor), self.y))[..., 0]
         return values, (values <= 0) ^ free
 
-    def sizes(self, values: Array, free: Array) -> Array:
-        return values
+    def sizes(self, samples: Array, values: Array, free: Array) -> Array:
+        diagonal = array(self.S.diagonal(dim1=-2, dim2=-1))
+        unit = _units(diagonal if self.S.ndim == 2 else diagonal[samples])
+        return np.where(free, values / unit, values * unit)
 
     def select(self, index: Array) -> None:
         self._keep()
@@ -185,17 +204,23 @@ class Large:
         if self.S.ndim == 3:
             self.S = self.S.index_select(0, within)
 
-    def finish(self, active: Tensor) -> tuple[Tensor, Active | None]:
+    def finish(self, free: Array) -> tuple[Tensor, Tensor, Active | None]:
         self._keep()
-        return self.whole.squeeze(-1), self.last if self.live is None else None
+        act = torch.from_numpy(~free).to(self.right.device)
+        return torch.where(act, self.whole.squeeze(-1), 0.0), act, self.last if self.live is None else None
 
     def _keep(self) -> None:
         self.whole = self.y if self.live is None else self.whole.index_copy_(0, self.live, self.y)
 
 
+def dot(x: Array, y: Array) -> Array:
+    """Of rows (B, m), (B, 1): as products of matrices the fastest way."""
+    return (x[:, None] @ y[..., None])[..., 0]
+
+
 def _diagonal(K: Array) -> Array:
-    """A view."""
-    return np.einsum("bii->bi", K)
+    """A view, but for the last entry."""
+    return np.einsum("bii->bi", K)[:, :-1]
 
 
 def _slack(S: Tensor, y: Tensor, floor: Tensor) -> Tensor:

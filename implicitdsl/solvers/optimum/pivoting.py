@@ -8,14 +8,17 @@ import torch
 from torch import Tensor
 
 from ...ground.outcomes import Outcome
-from ..host import array
+from ..host import Array, array
 from .complementary import complement
-from .dual import Dual, Kept, dual_of
+from .dual import Kept, dual_of
 from .interior_point import InteriorPoint
 from .quadratic import Optimum, Quadratic, met, touched
+from .small import fits, small
 
 CONVERGED = int(Outcome.CONVERGED)
 
+TOL = 1e-9
+"""To which the conditions are met as a rule."""
 TALL = 3
 """With more than so many rows for a variable the dual is too degenerate to be worth it."""
 
@@ -44,10 +47,11 @@ class Dense:
         n, m = problem.C.shape[-1], problem.C.shape[-2]
         if problem.P is None or m > TALL * n:
             return interior.solve(problem, guess=guess)
-        dual = dual_of(problem)
-        if dual is None:  # singular, or not finite
+        tol, hard = self.tol or TOL, m - problem.equalities > HARD * (n - problem.equalities)
+        first = None if guess is None else array(touched(problem, guess, TOUCHED))
+        found = small(problem, tol, first, hard) if fits(problem) else _pivoted(problem, tol, first, hard)
+        if found is None:  # singular, or not finite
             return interior.solve(problem, guess=guess)
-        found = _pivoted(problem, dual, self.tol or 1e-9, guess)
         if found.whole is not None:
             return found
         left = found.status != CONVERGED
@@ -55,13 +59,15 @@ class Dense:
         return found.with_rows(left, rest)
 
 
-def _pivoted(problem: Quadratic, dual: Dual, tol: float, guess: Tensor | None) -> Optimum:
-    """The solutions; STALLED where there is none."""
+def _pivoted(problem: Quadratic, tol: float, first: Array | None, hard: bool) -> Optimum | None:
+    """The solutions; STALLED where there is none to `tol`. None if the dual is singular."""
+    dual = dual_of(problem)
+    if dual is None:
+        return None
     k, rows = problem.equalities, problem.rows
     q = problem.q.expand(rows, problem.q.shape[-1])
     half, t, r = dual.reduced(-q, problem.d.expand(rows, problem.d.shape[-1]))
-    first = None if guess is None else array(touched(problem, guess, TOUCHED))
-    y, active, rounds, last, lost = complement(dual.S, -r, r.shape[-1] > HARD * (q.shape[-1] - k), first)
+    y, active, rounds, last, lost = complement(dual.S, -r, hard, first)
     z, multipliers = dual.expanded(half, t, y)
     whole = torch.cat([torch.ones_like(multipliers[:, :k], dtype=torch.bool), active], -1) if k else active
     error, every = met(problem, z, multipliers, tol)
