@@ -168,16 +168,17 @@ class Separated:
         """State (B, n + k + bounds), status, iterations and ‖F‖ (B,): interior point, then Newton steps on F = 0. And
         the last factor that was made, with its state."""
         found = solve(self.problem, z0, max(ROUGH, tol or 0.0), max_iter)
-        state, error, last = self._ended(root, found.x, found.y, found.status)
-        open_ = (found.status == CONVERGED) & ~(error <= SMOOTH)
+        state, error, doubtful, last = self._ended(root, found.x, found.y, found.status)
+        open_ = (found.status == CONVERGED) & (doubtful | ~(error <= SMOOTH))
         if not bool(open_.any()):
             return (state, found.status, found.iterations, error), last
-        open_ = open_ & ~met(root, state, self.a, self.parts.size)
+        open_ = open_ & (doubtful | ~met(root, state, self.a, self.parts.size))
         again = solve(self.problem, z0, SMOOTH, max_iter)
-        second, off, _ = self._ended(root, again.x, again.y, again.status)
+        second, off, unsure, _ = self._ended(root, again.x, again.y, again.status)
         better = open_ & (again.status == CONVERGED) & (off < error)
         state, error = torch.where(better.unsqueeze(-1), second, state), torch.where(better, off, error)
-        status = torch.where(open_ & ~met(root, state, self.a, self.parts.size), STALLED, found.status)
+        wrong = torch.where(better, unsure, doubtful) | ~met(root, state, self.a, self.parts.size)
+        status = torch.where(open_ & wrong, STALLED, found.status)
         return (state, status, torch.where(open_, again.iterations, found.iterations), error), last
 
     def judged(self, state: Tensor, status: Tensor, z0: Tensor) -> Tensor:
@@ -188,7 +189,7 @@ class Separated:
         far = peak(x) > FAR * (1 + peak(z0, self.problem.d))
         return torch.where(far & ((status == CONVERGED) | (status == STALLED)), int(Outcome.UNBOUNDED), status)
 
-    def _ended(self, root: RootProblem, x: Tensor, y: Tensor, status: Tensor) -> tuple[Tensor, Tensor, Known]:
+    def _ended(self, root: RootProblem, x: Tensor, y: Tensor, status: Tensor) -> tuple[Tensor, Tensor, Tensor, Known]:
         """The multipliers of bounds are those of the constraints as they are written, zero for those that are idle."""
         k, live, every = self.problem.d.shape[-1], len(self.problem.place), len(self.place)
         if live:
@@ -202,7 +203,7 @@ class Separated:
             return last[1].solve(F)
 
         ended = finished(root, state, self.a, status == CONVERGED, step, x.shape[-1], floor=FLOOR)
-        return ended.state, ended.error, last
+        return *ended, last
 
     def kept(self, state: Tensor, last: Known) -> Bordered:
         """∂F at a state for the backward pass, which refines: the `last` one if it was made so near that the square of

@@ -15,15 +15,15 @@ from implicitdsl.solvers.problem import Inputs, RootProblem
 from implicitdsl.solvers.verdict import norm
 
 EXACT, ROUNDING, STEPS, NEAR = 1e-14, 1e-11, 12, 0.1
-"""Optimality conditions that are met to the first need no further step, to the second none that does not help; so many
-steps are taken at most, no farther than the last, relative to the point."""
+"""Optimality conditions that are met to the first need no further step, to the second none that does not help, nor is
+one taken after a step so short; so many are taken at most, no farther than the last, relative to the point."""
 MET = 1e-9
 """Optimality conditions are met to this, relative to the terms of each."""
 
 
-SURE, FLOOR = 1e-7, 1e-5
+SURE, SHARP, FLOOR = 1e-7, 1e-9, 1e-5
 """A point is where the conditions hold if a Newton step from there is so short relative to it, or to `FLOOR` if that is
-more: unlike a residual, which has units, that says how far off it is."""
+more: unlike a residual, which has units, that says how far off it is. No other step is needed from the second on."""
 
 
 class Ended(NamedTuple):
@@ -67,9 +67,11 @@ def finished(
         near = array((trial - first)[:, :n].abs().amax(-1)) <= room
         helps = left & near & (after < error)
         length = array(peak(d[:, :n])) / (array(peak(trial[:, :n])) + floor)
-        off = np.where(helps, length * (after / error), np.where(here & left, np.fmin(off, length), off))
+        ahead = length * np.maximum(after / error, length)  # F falls as the steps do, or faster where terms differ
+        off = np.where(helps, ahead, np.where(here & left, np.fmin(off, length), off))
         state, error, here = chosen(helps, trial, state), np.where(helps, after, error), helps
-        left = left & ((after > EXACT) | (off > SURE)) & near & (helps | (error > ROUNDING))
+        going = helps | ((error > ROUNDING) & ~(length <= ROUNDING))
+        left = left & ((after > EXACT) | (off > SHARP)) & near & going
     doubtful = torch.from_numpy(off > SURE).to(first.device)
     return Ended(state, torch.from_numpy(error).to(first.device), doubtful)
 

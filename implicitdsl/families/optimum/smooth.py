@@ -30,7 +30,7 @@ from implicitdsl.solvers.optimum.regular import regular
 from implicitdsl.solvers.optimum.smooth import Derivatives, Smooth, SmoothProblem, Values
 from implicitdsl.solvers.optimum.units import Units, linearised_at, optimality, some, units_of
 from implicitdsl.solvers.problem import Inputs, RootProblem, Unique
-from implicitdsl.solvers.verdict import CONVERGED, MAX_ITERATIONS, STALLED, Solved, norm
+from implicitdsl.solvers.verdict import CONVERGED, MAX_ITERATIONS, NOT_FINITE, STALLED, Solved, norm
 
 from .block import named_parts, report, shaped
 from .diagonal import Parts, Separated
@@ -47,6 +47,9 @@ CLEAR = 1e-9
 
 MEASURED = 8
 """Problems are solved again so often at most, each time in the units that were found."""
+
+TINY = 1e-4
+"""Points below this, in units, are looked at in smaller ones."""
 
 SAME, PIVOT = 1e-7, 1e-8
 """A factor serves the backward pass, which refines, where it was made so near, relative to the point, that the square
@@ -213,8 +216,9 @@ class KktSolver(Solver):
         limit, x0 = min(recipe.solver.max_iter, LONGEST), z0[:, : recipe.parts.size]
         separated = Separated.of(recipe.parts, recipe.program, a, x0, problem)
         (state, status, iterations, error), last = separated.solve(problem, x0, recipe.solver.tol, limit)
-        lost = (status == STALLED) | (status == MAX_ITERATIONS)
-        if bool(lost.any()):  # the general method has a line search
+        size = peak(state[:, : recipe.parts.size])
+        lost = _lost(status) | (status == NOT_FINITE) | ((status == CONVERGED) & (size < TINY) & (size > 0))
+        if bool(lost.any()):  # the general method has a line search, and units
             rows = lost.nonzero().squeeze(-1)
             other = self._minimised(problem, z0[rows], problem.take(a, rows))
             found = (other.z, other.status, other.iterations, other.residual)
@@ -258,20 +262,21 @@ class KktSolver(Solver):
         smooth, x0 = SmoothProblem(values, derivatives), within(program, z0[:, :n], a)
         start = linearised_at(smooth, x0, p, m)
         units = units_of(x0, *start)
-        solved, doubtful = self._attempt(problem, a, smooth, x0, units, start)
-        lost = (solved.status == STALLED) | (solved.status == MAX_ITERATIONS)
+        solved, doubtful, tiny = self._attempt(problem, a, smooth, x0, units, start)
+        lost = _lost(solved.status)
         if units is not None and bool(lost.any()):  # as where the start is a place that tells nothing
             rows = lost.nonzero().squeeze(-1)
             found = self._attempt(problem, problem.take(a, rows), some(smooth, rows), x0[rows], None)
-            solved, doubtful = _put(solved, doubtful, rows, *found)
+            solved, doubtful, tiny = _put(solved, doubtful, tiny, rows, *found)
         for _ in range(MEASURED):
-            if not bool(doubtful.any()):
+            again = doubtful | tiny
+            if not bool(again.any()):
                 break
-            rows = doubtful.nonzero().squeeze(-1)
+            rows = again.nonzero().squeeze(-1)
             part, x = some(smooth, rows), solved.z[rows, :n]
             units = units_of(x, *linearised_at(part, x, p, m), found=True)
             found = self._attempt(problem, problem.take(a, rows), part, x, units)
-            solved, doubtful = _put(solved, doubtful, rows, *found)
+            solved, doubtful, tiny = _put(solved, doubtful, tiny, rows, *found)
         beyond = outside(program, solved.z[:, :n], a)
         if beyond is not None:
             doubtful = doubtful | (beyond & (solved.status == CONVERGED))
@@ -287,15 +292,24 @@ class KktSolver(Solver):
         x0: Tensor,
         units: Units | None,
         start: tuple[Values, Derivatives] | None = None,
-    ) -> tuple[Solved, Tensor]:
-        """In these units, and what is converged but doubtful, (B,)."""
-        if units is None:
-            return self._found(problem, a, smooth, x0, start)
+    ) -> tuple[Solved, Tensor, Tensor]:
+        """In these units; what is converged but doubtful, (B,); and where the point is so small in them, but not zero,
+        that they may be the wrong ones: where none was found, or a logarithm tells the smallest points apart."""
         n, p, _ = self.recipe.sizes
+        if units is None:
+            found, doubtful = self._found(problem, a, smooth, x0, start)
+            return found, doubtful, self._tiny(found)
         measured, every = units.problem(smooth, p), torch.arange(len(x0), device=x0.device)
         found, doubtful = self._found(optimality(measured, n, p), (every,), measured, x0 / units.point)
         state = units.plain(found.z)
-        return found._replace(z=state, residual=norm(problem.F(state, a)), factor=None), doubtful
+        tiny = self._tiny(found)
+        return found._replace(z=state, residual=norm(problem.F(state, a)), factor=None), doubtful, tiny
+
+    def _tiny(self, found: Solved) -> Tensor:
+        size = peak(found.z[:, : self.recipe.sizes[0]])
+        tiny = (size < TINY) & (size > 0)
+        here = _lost(found.status)
+        return tiny & (here | (found.status == CONVERGED) if "domain" in self.recipe.program else here)
 
     def _found(
         self,
@@ -318,7 +332,7 @@ class KktSolver(Solver):
             return known[1].solve(F)
 
         F = None if found.last is None else found.last[0]
-        lost = (found.status == STALLED) | (found.status == MAX_ITERATIONS)
+        lost = _lost(found.status)
         state, error, unsure = finished(problem, first, a, lost | (found.status == CONVERGED), step, n, F)
         status = found.status
         doubtful = lost | ((status == CONVERGED) & ~(error <= CLEAR))
@@ -329,7 +343,7 @@ class KktSolver(Solver):
             )
             again = (lost & (status != CONVERGED)).unsqueeze(-1)
             state = torch.where(again, first, state)
-        left = (status == STALLED) | (status == MAX_ITERATIONS)
+        left = _lost(status)
         if recipe.convex and bool(left.any()):
             rows = left.nonzero().squeeze(-1)
             cones = ConvexProblem(
@@ -362,13 +376,21 @@ class KktSolver(Solver):
         return torch.where(good, CONVERGED, torch.where(before == CONVERGED, STALLED, before))
 
 
-def _put(whole: Solved, doubtful: Tensor, rows: Tensor, found: Solved, unsure: Tensor) -> tuple[Solved, Tensor]:
+def _lost(status: Tensor) -> Tensor:
+    """Where nothing was found, for no reason that is known."""
+    return (status == STALLED) | (status == MAX_ITERATIONS)
+
+
+def _put(
+    whole: Solved, doubtful: Tensor, tiny: Tensor, rows: Tensor, found: Solved, unsure: Tensor, small: Tensor
+) -> tuple[Solved, Tensor, Tensor]:
     """With these samples solved once more."""
     old = (whole.z, whole.status, whole.residual)
     new = (found.z, found.status, found.residual)
     z, status, error = (t.index_copy(0, rows, v) for t, v in zip(old, new, strict=True))
     count = whole.iterations.index_add(0, rows, found.iterations)
-    return Solved(z, status, count, error, count), doubtful.index_copy(0, rows, unsure)
+    solved = Solved(z, status, count, error, count)
+    return solved, doubtful.index_copy(0, rows, unsure), tiny.index_copy(0, rows, small)
 
 
 def _joined(f: Tensor, e: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:

@@ -205,7 +205,7 @@ class _Here:
             if fine.all():
                 return there, stuck
             alpha = np.where(fine, alpha, alpha / 4)
-            lost = running & (alpha < SHORTEST)
+            lost = running & ~(alpha >= SHORTEST)  # nor is NaN
             stuck = lost if stuck is None else stuck | lost
             running, alpha = running & ~lost, np.where(lost, 0.0, alpha)
 
