@@ -48,3 +48,11 @@ def test_the_units_of_a_logarithm_are_found() -> None:
             found = layer.solve(s * a, s * c)
             assert found.report.converged.all()
             torch.testing.assert_close(found.value / s, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("program", ["sum(x^4) subject to sum(x) <= 1", "sum(x^1.5) + ||x||^2", "sum(x^1.5) + sum(x)"])
+def test_a_solution_that_is_zero_is_found_in_any_unit(program: str) -> None:
+    """However small the unit, the point is smaller: that is no sign of a wrong one."""
+    sol = imp.compile(f"argmin_{{x in R^3}} {program}").double().solve()
+    assert sol.report.converged
+    assert sol.value.abs().max() < 1e-25

@@ -203,7 +203,7 @@ class Separated:
             return last[1].solve(F)
 
         ended = finished(root, state, self.a, status == CONVERGED, step, x.shape[-1], floor=FLOOR)
-        return *ended, last
+        return ended.state, ended.error, ended.doubtful, last
 
     def kept(self, state: Tensor, last: Known) -> Bordered:
         """∂F at a state for the backward pass, which refines: the `last` one if it was made so near that the square of

@@ -35,7 +35,7 @@ from implicitdsl.solvers.verdict import CONVERGED, MAX_ITERATIONS, NOT_FINITE, S
 from .block import named_parts, report, shaped
 from .diagonal import Parts, Separated
 from .domain import outside, within
-from .ending import finished, met
+from .ending import MET, finished, met
 from .guess import placed
 from .samples import mark
 
@@ -48,8 +48,9 @@ CLEAR = 1e-9
 MEASURED = 8
 """Problems are solved again so often at most, each time in the units that were found."""
 
-TINY = 1e-4
-"""Points below this, in units, are looked at in smaller ones."""
+TINY, ZERO = 1e-4, 1e-25
+"""Points below the first, in units, are looked at in smaller ones; they are zero where that has made them smaller by
+the second."""
 
 SAME, PIVOT = 1e-7, 1e-8
 """A factor serves the backward pass, which refines, where it was made so near, relative to the point, that the square
@@ -268,6 +269,7 @@ class KktSolver(Solver):
             rows = lost.nonzero().squeeze(-1)
             found = self._attempt(problem, problem.take(a, rows), some(smooth, rows), x0[rows], None)
             solved, doubtful, tiny = _put(solved, doubtful, tiny, rows, *found)
+        size = peak(solved.z[:, :n])
         for _ in range(MEASURED):
             again = doubtful | tiny
             if not bool(again.any()):
@@ -277,6 +279,10 @@ class KktSolver(Solver):
             units = units_of(x, *linearised_at(part, x, p, m), found=True)
             found = self._attempt(problem, problem.take(a, rows), part, x, units)
             solved, doubtful, tiny = _put(solved, doubtful, tiny, rows, *found)
+        zero = (doubtful | _lost(solved.status)) & (peak(solved.z[:, :n]) <= ZERO * size) & (solved.residual <= MET)
+        if bool(zero.any()):
+            solved = solved._replace(status=torch.where(zero, CONVERGED, solved.status), whole=None)
+            doubtful = doubtful & ~zero
         beyond = outside(program, solved.z[:, :n], a)
         if beyond is not None:
             doubtful = doubtful | (beyond & (solved.status == CONVERGED))
