@@ -76,12 +76,12 @@ def test_a_bound_beside_the_ball_is_no_formula() -> None:
 def test_a_point_on_the_sphere_is_weakly_active() -> None:
     layer = imp.compile("layer L(n):\n  given y in R^n\n  argmin_{z in ball(n, 1)} ||z - y||^2")
     y = torch.tensor([[1.0, 0.0], [0.0, 0.5], [0.0, 2.0]], dtype=torch.float64)
-    assert layer.solve(y[:1]).report.message.startswith("1 samples have weakly active constraints")
+    assert layer.solve(y[:1]).report.message.startswith("1 sample has weakly active constraints")
     assert not layer.solve(y[1:]).report.message
 
 
 def test_an_eigenvalue_zero_is_weakly_active() -> None:
     layer = imp.compile("layer L(n):\n  given C in Sym(n)\n  argmin_{X in PSD(n)} ||X - C||_F^2")
     C = torch.diag_embed(torch.tensor([[1.0, 0.0], [1.0, -1.0], [2.0, 1.0]], dtype=torch.float64))
-    assert layer.solve(C).report.message.startswith("1 samples have weakly active constraints")
+    assert layer.solve(C).report.message.startswith("1 sample has weakly active constraints")
     assert not layer.solve(C[1:]).report.message

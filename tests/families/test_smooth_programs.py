@@ -219,3 +219,18 @@ def test_an_active_set_that_the_barrier_leaves_open_is_decided(seed: int) -> Non
             layer.W = middle + step * direction
             ends.append((layer(x, y) * weight).sum())
     torch.testing.assert_close((gradient * direction).sum(), (ends[0] - ends[1]) / 2e-5, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-7])
+@pytest.mark.parametrize(
+    "objective", ["sum(exp((x - a) / c) - x / c)", "sum(exp((x - a) / c) - x / c) + (sum(x) - sum(a))^2 / c^2"]
+)
+def test_weakly_active_constraints_are_counted(objective: str, unit: float) -> None:
+    """The free minimum lies on the edge x[0] = c, beyond it, and within; in any unit."""
+    text = f"layer L:\n  given a in R^2, c in positive\n  argmin_{{x in R^2}} {objective} subject to x[0] <= c\n"
+    a = torch.tensor([[1.0, 1.0], [2.0, 1.0], [0.0, 0.5]], dtype=torch.float64)
+    layer = imp.compile(text)
+    report = layer.solve(unit * a, a.new_tensor(unit)).report
+    assert report.converged.all()
+    assert "1 sample has weakly active constraints (up to 1)" in report.message
+    assert not layer.solve(unit * a[1:], a.new_tensor(unit)).report.message

@@ -156,7 +156,8 @@ def report(found: Solved | Optimum, weak: Tensor | None, batch: int | None, meth
     message = ""
     if weak is not None and bool((weak > 0).any()):
         count, most = int((weak > 0).sum()), int(weak.max())
-        message = f"{count} samples have weakly active constraints (up to {most}): one-sided derivatives there"
+        who = "1 sample has" if count == 1 else f"{count} samples have"
+        message = f"{who} weakly active constraints (up to {most}): one-sided derivatives there"
 
     def sized(t: Tensor) -> Tensor:
         t = t.detach()

@@ -17,6 +17,8 @@ NEAR = 1e2
 """Units within this factor of one are left alone: tolerances are for numbers of such sizes."""
 UNEQUAL = 1e-4
 """By so much two guesses of a size may differ."""
+WEAK = 1e-9
+"""A slack or multiplier that counts as zero, in units."""
 
 
 class Units(NamedTuple):
@@ -142,3 +144,14 @@ def some(problem: SmoothProblem, rows: Tensor) -> SmoothProblem:
     return SmoothProblem(
         lambda z, at: problem.values(z, rows[at]), lambda z, nu, lam, at: problem.derivatives(z, nu, lam, rows[at])
     )
+
+
+def weakly_active(problem: SmoothProblem, state: Tensor, equalities: int, live: int) -> Tensor:
+    """How many of the `live` inequalities have neither slack nor multiplier at (z, ν, λ) (B, N), (B,)."""
+    n = state.shape[-1] - equalities - live
+    z, lam = state[:, :n], state[:, n + equalities :]
+    at, D = linearised_at(problem, z, equalities, live)
+    units, g = units_of(z, at, D, found=True), at.g
+    if units is not None:
+        lam, g = units.measured(state)[:, n + equalities :], g / units.rows[:, equalities:]
+    return ((g.abs() <= WEAK) & (lam.abs() <= WEAK)).sum(-1)
