@@ -18,7 +18,7 @@ from ..solvers.named import digest, name, named
 from ..solvers.optimum.dual import Kept, dual_of
 from ..solvers.optimum.polish import direct
 from ..solvers.optimum.quadratic import Optimum, Quadratic, times, times_transposed
-from ..solvers.optimum.reduced import Reduced, reduce
+from ..solvers.optimum.reduced import Reduced, reduce, units_of
 from ..solvers.verdict import CONVERGED, Solved
 from .constant import constant_factor
 from .failure import Failures, report_unsolved
@@ -307,16 +307,17 @@ def _linear(
     eye = torch.eye(n, dtype=f.dtype, device=f.device)
     corner = (torch.zeros_like(eye) if P is None else P).expand(rows, n, n)
     corner = torch.where(good[:, None, None], corner, eye)
-    side = C.expand(rows, m, n) * on.unsqueeze(-1)
+    units = units_of(C.detach()) * on
+    side = C.expand(rows, m, n) * units.unsqueeze(-1)
     K = torch.cat([torch.cat([corner, side.mT], -1), torch.cat([side, torch.diag_embed(on - 1)], -1)], -2)
-    b = torch.cat([f, g * on], -1)
+    b = torch.cat([f, g * units], -1)
     factor, singular = _factor(K.detach(), on)
     solution = linear_solve(K, b, factor=factor)
     rest = b.detach() - times(K.detach(), solution.detach())
     missing = (rest.norm(dim=-1) > LOST * (1e-8 + b.detach().norm(dim=-1))) & singular & good
     dead = reported(missing, spec.failures).unsqueeze(-1)
     solution = torch.where(dead, 0.0, solution)
-    return solution[:, :n], solution[:, n:]
+    return solution[:, :n], solution[:, n:] * units
 
 
 def _factor(K: Tensor, on: Tensor) -> tuple[Factor, Tensor]:

@@ -24,7 +24,7 @@ PATIENCE = 2
 LARGE = 0.7
 """Of the largest error: those that are exchanged where exchanging all does not help."""
 LOSS = 1e-12
-"""A slack that counts as zero, relative to 1 + ‖r‖."""
+"""A slack that counts as zero, relative to its `room`."""
 
 
 class Systems(Protocol):
@@ -138,7 +138,7 @@ class Small:
         right = np.zeros((rows, m + 1, 1), K.dtype)
         right[:, m] = self.height**0.5
         self.right = torch.from_numpy(right)
-        self.floor = (1 + dot(r, r) ** 0.5) * (LOSS / self.height)
+        self.floor = room(r) * (LOSS / self.height)
         self.live: Array | None = None
 
     def turn(self, free: Array) -> tuple[Array, Array]:
@@ -180,8 +180,7 @@ class Large:
 
     def __init__(self, S: Tensor, r: Tensor) -> None:
         self.S, self.right = S, -r.unsqueeze(-1)
-        room = r.abs().amax(-1, keepdim=True).add_(1).mul_(LOSS) if r.shape[-1] else r
-        self.floor = (r + room).unsqueeze(-1)
+        self.floor = (r + LOSS * torch.from_numpy(room(array(r))).to(r)).unsqueeze(-1)
         self.live: Tensor | None = None
 
     def turn(self, free: Array) -> tuple[Array, Array]:
@@ -216,6 +215,13 @@ class Large:
 def dot(x: Array, y: Array) -> Array:
     """Of rows (B, m), (B, 1): as products of matrices the fastest way."""
     return (x[:, None] @ y[..., None])[..., 0]
+
+
+def room(r: Array) -> Array:
+    """The size of the terms of each slack, (B, m): 1 + |rᵢ|, and what is violated at y = 0, which says how large y will
+    be. A row that is far from active tells nothing about others."""
+    wrong = np.minimum(r, 0)
+    return np.abs(r) + (1 + dot(wrong, wrong) ** 0.5)
 
 
 def _diagonal(K: Array) -> Array:

@@ -14,6 +14,7 @@ from .quadratic import Convex, Optimum, Quadratic, certified, peak, times, times
 from .reduced import Reduced, reduce
 
 CONVERGED, RUNNING, MAX_ITERATIONS = int(Outcome.CONVERGED), int(Outcome.RUNNING), int(Outcome.MAX_ITERATIONS)
+STALLED = int(Outcome.STALLED)
 
 REGULAR = 1e-11
 """Regularisation of the Newton systems, whose data are of size one."""
@@ -23,6 +24,8 @@ UNEQUAL = 1e-8
 """By so much two guesses of a size may differ."""
 TOUCHED, TRIALS = 1e-6, 2
 """Relative slack with which a row is active at a guess, and the active sets that are tried."""
+SMALL, UNITS = 1e-2, 8
+"""Solutions below such a share of the unit, not exact to rounding, are found again in their own, so often at most."""
 LOOK = 5
 """Iterations between two looks for a proof that there is no solution."""
 
@@ -79,6 +82,32 @@ class InteriorPoint:
         tol = self.tol if self.tol is not None else (1e-9 if problem.q.dtype == torch.float64 else 1e-5)
         cured = problem.cured()
         unit = unit_of(cured)
+        found = self._measured(problem, cured, unit, tol, by, near, guess)
+        left = found.status == RUNNING
+        if guess is not None and bool(left.any()):
+            part = problem.select(left) if problem.rows > 1 else problem
+            return found.with_rows(left, self.solve(part, by, near))
+        unit, least = unit.expand(problem.rows, 1), None
+        for _ in range(UNITS):  # rows that say "no bound" by a large number do not tell how large z is
+            size = peak(found.z).unsqueeze(-1)
+            far = (found.status == CONVERGED) & (found.residual > tol * (size / unit).squeeze(-1))
+            lost = (found.status == STALLED) | (found.status == MAX_ITERATIONS)
+            if least is None and bool(lost.any()):
+                least = least_unit(cured).expand(problem.rows, 1)
+                size = torch.where(lost.unsqueeze(-1), least, size)
+                far = far | lost
+            far = far & ((size > 0) & (size < SMALL * unit)).squeeze(-1)
+            if not bool(far.any()):
+                break
+            part, own = (problem.select(far), cured.select(far)) if problem.rows > 1 else (problem, cured)
+            unit = torch.where(far.unsqueeze(-1), size, unit)
+            found = found.with_rows(far, self._measured(part, own, unit[far], tol, by, near, None))
+        return found
+
+    def _measured(
+        self, problem: Convex, cured: Convex, unit: Tensor, tol: float, by: Factored, near: float, guess: Tensor | None
+    ) -> Optimum:
+        """In units of z (1,) or (B, 1); RUNNING where a guess is of no use."""
         measured = cured.measured(unit)
         scaled, rows, cost = equilibrated(measured)
         k = problem.equalities
@@ -93,11 +122,7 @@ class InteriorPoint:
         status = torch.where(problem.finite(), status, int(Outcome.NOT_FINITE))
         y, rounds = y * rows * cost, ROUNDS if guess is None else TRIALS
         found = finished(measured, z, y, active, status, iterations, tol, by.reduce, rounds)
-        found = found._replace(z=found.z * unit, y=found.y * unit)
-        left = found.status == RUNNING
-        if guess is None or not bool(left.any()):
-            return found
-        return found.with_rows(left, self.solve(problem.select(left) if problem.rows > 1 else problem, by, near))
+        return found._replace(z=found.z * unit, y=found.y * unit)
 
 
 def equilibrated(problem: Kept) -> tuple[Kept, Tensor, Tensor]:
@@ -120,6 +145,16 @@ def unit_of(problem: Convex) -> Tensor:
     return torch.maximum(least, UNEQUAL * most).nan_to_num(1.0)
 
 
+def least_unit(problem: Convex) -> Tensor:
+    """The least |dᵢ| / ‖Cᵢ‖ that is not zero, (1,) or (B, 1); 0 where there is none."""
+    norm, _ = problem.sizes()
+    if not norm.shape[-1]:
+        return torch.zeros_like(problem.q[..., :1])
+    each = problem.d.abs() / norm
+    least = torch.where((each > 0) & each.isfinite(), each, torch.inf).amin(-1, keepdim=True)
+    return torch.where(least.isfinite(), least, 0.0)
+
+
 def _iterate(problem: Convex, by: Factored, tol: float, max_iter: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """z, y, status and iterations of the scaled problem."""
     total, k = problem.rows, problem.equalities
@@ -139,8 +174,8 @@ def _iterate(problem: Convex, by: Factored, tol: float, max_iter: int) -> tuple[
         better = error < 0.9 * best
         still = torch.where(better, 0, still + 1)
         best = torch.minimum(best, error)
-        found = torch.where((found == RUNNING) & ((still >= 15) | ~error.isfinite()), int(Outcome.STALLED), found)
-        if it % LOOK == LOOK - 1 or it == max_iter or bool((found == int(Outcome.STALLED)).any()):
+        found = torch.where((found == RUNNING) & ((still >= 15) | ~error.isfinite()), STALLED, found)
+        if it % LOOK == LOOK - 1 or it == max_iter or bool((found == STALLED).any()):
             proof = certified(problem, state.z, torch.cat([state.y, state.x], -1))
             proved = (found != CONVERGED) & (proof != RUNNING)
             found = torch.where(proved, proof, found)
@@ -178,9 +213,9 @@ class Residuals(NamedTuple):
         return Residuals(dual, gap[:, :k], gap[:, k:] + state.s, mu)
 
     def error(self, problem: Convex, state: State) -> Tensor:
-        size = 1 + peak(state.z)
+        size = 1 + peak(state.z).unsqueeze(-1)
         dual = peak(self.dual) / (1 + peak(torch.cat([state.y, state.x], -1), problem.q.expand_as(state.z)))
-        primal = peak(self.equal, self.below) / (size + peak(problem.d.expand(state.z.shape[0], -1)))
+        primal = peak(torch.cat([self.equal, self.below], -1) / (size + problem.d.abs()))
         objective = 1 + ((problem.apply_P(state.z) * 0.5 + problem.q) * state.z).sum(-1).abs()
         return torch.maximum(torch.maximum(dual, primal), self.mu.squeeze(-1) / objective)
 

@@ -10,8 +10,12 @@ from torch import Tensor
 from ...ground.outcomes import Outcome
 from ..host import array
 
+CANCELLED = 1e-6
+"""A share of the largest terms of stationarity, of which one may be a sum that cancels."""
 CERTAIN = 1e-7
 """How nearly a ray must satisfy Farkas' conditions, relative to what it proves."""
+STRAIGHT = 1e-3
+"""The curvature along a ray of descent is at most such a share of the descent."""
 
 
 class Quadratic(NamedTuple):
@@ -194,18 +198,22 @@ def peak(*terms: Tensor) -> Tensor:
 
 def residual(problem: Convex, z: Tensor, y: Tensor, Cz: Tensor | None = None) -> Tensor:
     """The worst of stationarity, equalities and min(y, d − C z), which is zero where signs, feasibility and
-    complementarity hold (Facchinei & Pang 2003, §1.5), all relative to 1 + their terms, (B,)."""
+    complementarity hold (Facchinei & Pang 2003, §1.5), (B,). Each number is relative to 1 + its own terms, slacks to
+    ‖row‖ |z| + |d|, multipliers to what they do to stationarity: a row that says "no bound" by 1e12 excuses no other.
+    """
     k = problem.equalities
     terms = [problem.apply_P(z), problem.q.expand_as(z), problem.pull_C(y)]
-    worst = peak(terms[0] + terms[1] + terms[2]) / peak(*terms).add_(1)
+    whole = peak(*terms).unsqueeze(-1)
+    own = terms[0].abs() + terms[1].abs() + terms[2].abs() + (1 + CANCELLED * whole)
+    worst = peak((terms[0] + terms[1] + terms[2]) / own)
     if not y.shape[-1]:
         return worst
-    Cz, d = problem.apply_C(z) if Cz is None else Cz, problem.d.expand_as(y)
-    slack = (d - Cz) / peak(Cz, d).add_(1).unsqueeze(-1)
+    Cz, d, norm = problem.apply_C(z) if Cz is None else Cz, problem.d.expand_as(y), problem.sizes()[0]
+    slack = (d - Cz) / (1 + d.abs() + norm * peak(z).unsqueeze(-1))
     if k:
         worst = torch.maximum(worst, peak(slack[:, :k]))
     if k < slack.shape[-1]:
-        dual = y / peak(y).add_(1).unsqueeze(-1)
+        dual = y * (norm / (1 + whole))
         worst = torch.maximum(
             worst, peak(torch.minimum(dual[:, k:], slack[:, k:]) if k else torch.minimum(dual, slack))
         )
@@ -250,20 +258,24 @@ def weakly_active(problem: Convex, z: Tensor, y: Tensor, Cz: Tensor | None = Non
 def certified(problem: Convex, z: Tensor, y: Tensor) -> Tensor:
     """INFEASIBLE where y is a Farkas ray (Cᵀy = 0, y ≥ 0, dᵀy < 0), UNBOUNDED where z is one of descent (P z = 0,
     C z ≤ 0, qᵀz < 0), NOT_FINITE where the data are not, else RUNNING. (B,)
+
+    Near the optimum of a nearly singular P, z is long and P z small, too, but zᵀPz no less than -qᵀz.
     """
     k = problem.equalities
+    y = torch.cat([y[:, :k], y[:, k:].clamp(min=0)], -1) if y.shape[-1] > k else y
     q, d = problem.q.expand_as(z), problem.d.expand_as(y)
     status = torch.full_like(z[:, 0], int(Outcome.RUNNING), dtype=torch.int64)
     fall = -(q * z).sum(-1)
     size = z.norm(dim=-1)
     Cz = problem.apply_C(z)
-    rise = [problem.apply_P(z), Cz[:, :k], Cz[:, k:].clamp(min=0)]
+    Pz = problem.apply_P(z)
+    rise = [Pz, Cz[:, :k], Cz[:, k:].clamp(min=0)]
     ray = (fall > CERTAIN * size * q.norm(dim=-1)) & (peak(*rise) <= CERTAIN * size)
+    ray = ray & ((z * Pz).sum(-1) <= STRAIGHT * fall)
     status = torch.where(ray & (size > 0), int(Outcome.UNBOUNDED), status)
     if y.shape[-1]:
         fall = -(d * y).sum(-1)
         size = y.norm(dim=-1)
-        wrong = peak(problem.pull_C(y), (-y[:, k:]).clamp(min=0))
-        ray = (fall > CERTAIN * size) & (wrong <= CERTAIN * size)
+        ray = (fall > CERTAIN * size) & (peak(problem.pull_C(y)) <= CERTAIN * size)
         status = torch.where(ray, int(Outcome.INFEASIBLE), status)
     return torch.where(problem.finite(), status, int(Outcome.NOT_FINITE))

@@ -21,6 +21,7 @@ class Reduced(NamedTuple):
     The solution of the KKT system does not depend on ρ (Benzi, Golub & Liesen 2005, §3.5): H is definite wherever the
     minimiser is unique, although P need not be. Cost n³/3 + n²k + k³/3 a matrix. `members` (B, k) are the
     gathered rows, `valid` (B, k) whether they count; both None where all are active. `singular` (B,): no unique z.
+    Rows of C are those of the problem times `units` (k,) or (B, k), and of norm about one.
     """
 
     problem: Quadratic
@@ -28,6 +29,7 @@ class Reduced(NamedTuple):
     Y: Tensor
     S: Tensor
     C: Tensor
+    units: Tensor
     rho: Tensor
     members: Tensor | None
     valid: Tensor | None
@@ -50,7 +52,7 @@ class Reduced(NamedTuple):
 
     def missing(self, u: Tensor, v: Tensor, f: Tensor, g: Tensor) -> Tensor:
         """How far (u, v) is from solving the system of `solve`, (B,): far only where that is contradictory."""
-        v = self._gather(v)
+        v = self._gather(v) / self.units.square()
         r = f - self.problem.apply_P(u) - times_transposed(self.C, v)
         s = self._gather(g) - times(self.C, u)
         return r.norm(dim=-1) + s.norm(dim=-1)
@@ -65,18 +67,20 @@ class Reduced(NamedTuple):
 
     def _gather(self, g: Tensor) -> Tensor:
         if self.members is None or self.valid is None:
-            return g
-        return g.expand(self.members.shape[0], g.shape[-1]).gather(1, self.members) * self.valid
+            return g * self.units
+        return g.expand(self.members.shape[0], g.shape[-1]).gather(1, self.members) * (self.valid * self.units)
 
     def _scatter(self, v: Tensor, like: Tensor) -> Tensor:
         if self.members is None or self.valid is None:
-            return v
-        return v.new_zeros(v.shape[0], like.shape[-1]).scatter_(1, self.members, v * self.valid)
+            return v * self.units
+        return v.new_zeros(v.shape[0], like.shape[-1]).scatter_(1, self.members, v * (self.valid * self.units))
 
 
 def reduce(problem: Quadratic, active: Tensor | None) -> Reduced:
     """Factor the KKT matrix of the rows where `active` (B, m) is true; None: of all rows."""
     C, index, valid = gathered(problem.C, active)
+    units = units_of(C)
+    C = C * units.unsqueeze(-1)
     P, n = problem.P, problem.q.shape[-1]
     rho = _weight(P, C)
     eye = torch.eye(n, dtype=C.dtype, device=C.device)
@@ -91,7 +95,7 @@ def reduce(problem: Quadratic, active: Tensor | None) -> Reduced:
         shift = torch.where(singular, 1e-9 * size.clamp(min=torch.finfo(H.dtype).tiny) + 1e-12, 0.0)
         L, _ = torch.linalg.cholesky_ex(H + shift[..., None, None] * eye)
     if not C.shape[-2]:
-        return Reduced(problem, L, C.mT, C @ C.mT, C, rho, index, valid, singular)
+        return Reduced(problem, L, C.mT, C @ C.mT, C, units, rho, index, valid, singular)
     Y = torch.linalg.solve_triangular(L, C.mT, upper=False)
     S = Y.mT @ Y
     top = S.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
@@ -100,7 +104,13 @@ def reduce(problem: Quadratic, active: Tensor | None) -> Reduced:
     if valid is not None:  # rows that only fill up
         S.diagonal(dim1=-2, dim2=-1).add_((1 - valid) * top)
     F, _ = torch.linalg.cholesky_ex(S)
-    return Reduced(problem, L, Y, F, C, rho, index, valid, singular)
+    return Reduced(problem, L, Y, F, C, units, rho, index, valid, singular)
+
+
+def units_of(C: Tensor) -> Tensor:
+    """The power of two, so that nothing is rounded, by which the norm of each row is about one; 1 for zeros."""
+    norm = C.norm(dim=-1)
+    return torch.where((norm > 0) & norm.isfinite(), torch.exp2(-torch.log2(norm).round()), 1.0)
 
 
 def gathered(C: Tensor, active: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
