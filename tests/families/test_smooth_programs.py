@@ -234,3 +234,50 @@ def test_weakly_active_constraints_are_counted(objective: str, unit: float) -> N
     assert report.converged.all()
     assert "1 sample has weakly active constraints (up to 1)" in report.message
     assert not layer.solve(unit * a[1:], a.new_tensor(unit)).report.message
+
+
+@pytest.mark.parametrize(
+    "program, minimiser",
+    [
+        ("z[0]^4 - z[0]^2 + z[1]^2", [0.5**0.5, 0.0]),
+        ("z[0] * z[1] subject to ||z||^2 = 1", [0.5**0.5, -(0.5**0.5)]),
+        ("-||z||^2 subject to sum(z) = 1, -1 <= z <= 2", [2.0, -1.0]),
+    ],
+)
+def test_a_saddle_or_maximum_is_left(program: str, minimiser: list[float]) -> None:
+    """The start is stationary, and no minimum: it goes on along the direction of least curvature."""
+    layer = imp.compile(f"argmin_{{z in R^2}} {program} using nlp").double()
+    sol = layer.solve()
+    assert sol.report.converged
+    expected = torch.tensor(minimiser, dtype=torch.float64)
+    torch.testing.assert_close(sol.value.double().abs().sort()[0], expected.abs().sort()[0], rtol=1e-6, atol=1e-6)
+    assert (sol.value.prod() <= 0) == (expected.prod() <= 0)
+
+
+@pytest.mark.parametrize("radius", [1e-5, 1e-4, 1.0, 10.0])
+def test_the_nearest_point_of_a_small_sphere_is_not_the_farthest(radius: float) -> None:
+    """z = r x / |x|, and ∂z/∂r = x / |x|."""
+    layer = imp.compile("""layer L(n):
+      given x in R^n, r in positive
+      argmin_{z in R^n} ||z - x||^2 subject to ||z||^2 = r^2 using nlp
+    """)
+    torch.manual_seed(0)
+    x = torch.nn.functional.normalize(torch.randn(10, 3, dtype=torch.float64), dim=-1) * max(1.0, 2 * radius)
+    r = torch.tensor(radius, dtype=torch.float64, requires_grad=True)
+    z = layer(x, r)
+    direction = torch.nn.functional.normalize(x, dim=-1)
+    torch.testing.assert_close(z, radius * direction, rtol=1e-8, atol=1e-10 * radius)
+    (grad,) = torch.autograd.grad((z * direction).sum(), r)
+    torch.testing.assert_close(grad, r.new_tensor(10.0), rtol=1e-7, atol=0.0)
+
+
+@pytest.mark.filterwarnings("ignore::implicitdsl.ConvergenceWarning")
+def test_a_sample_is_not_solved_in_units_that_another_needs() -> None:
+    """Which local minimum a sample reaches does not hang on a mate of size 1e-12 or 1e6."""
+    layer = imp.compile("layer L(n):\n  given x in R^n\n  argmin_{z in R^n} sum(cos(3 z)) + ||z - x||^2 using nlp\n")
+    torch.manual_seed(0)
+    x = torch.randn(20, 2, dtype=torch.float64)
+    alone = layer(x)
+    for size in (1e-12, 1e6):
+        beside = layer(torch.cat([x, size * x[:1]]))
+        torch.testing.assert_close(beside[:20], alone, rtol=1e-9, atol=1e-9)

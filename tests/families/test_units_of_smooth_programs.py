@@ -56,3 +56,47 @@ def test_a_solution_that_is_zero_is_found_in_any_unit(program: str) -> None:
     sol = imp.compile(f"argmin_{{x in R^3}} {program}").double().solve()
     assert sol.report.converged
     assert sol.value.abs().max() < 1e-25
+
+
+def test_the_gradient_at_a_bound_beside_a_large_multiplier() -> None:
+    """z = 0 and does not move; the other entry's multiplier of 1e5 says nothing about which bounds are active."""
+    layer = imp.compile("layer L(n):\n  given x in R^n\n  argmin_{z in nonneg^n} sum(z^3) / 3 - x^T z\n")
+    x = torch.tensor([-1e-9, -1e5], dtype=torch.float64, requires_grad=True)
+    (grad,) = torch.autograd.grad(layer(x).sum(), x)
+    assert (grad == 0).all()
+
+
+def test_a_start_without_curvature_and_solutions_near_the_smallest_numbers() -> None:
+    """z = x^(1/3) from a start where the Hessian vanishes, and z = sqrt(x / c) at 1e-5, which looked like a bound."""
+    cubes = imp.compile("layer L(n):\n  given x in R^n\n  argmin_{z in R^n} sum(z^4) / 4 - x^T z\n", n=2)
+    for x in ([1.0, 8.0], [1e-11, 2e-11], [1e8, 8e8]):
+        given = torch.tensor(x, dtype=torch.float64)
+        torch.testing.assert_close(cubes(given), given ** (1 / 3), rtol=1e-10, atol=0.0)
+    text = "layer L(n):\n  given x in positive, c in R^n\n  argmin_{z in positive^n} c^T z + sum(x / z)\n"
+    roots = imp.compile(text, n=1)
+    for power in range(-20, 1):
+        x = torch.tensor(10.0**power, dtype=torch.float64, requires_grad=True)
+        z = roots(x, x.new_ones(1))
+        (grad,) = torch.autograd.grad(z.sum(), x)
+        torch.testing.assert_close(z, x.sqrt().expand(1), rtol=1e-9, atol=0.0)
+        torch.testing.assert_close(grad, 0.5 / x.sqrt(), rtol=1e-8, atol=0.0)
+
+
+@pytest.mark.parametrize("total", [1.0, 1e-6, 1e-7, 1e-8, 1e-12])
+def test_entropies_of_a_small_total(total: float) -> None:
+    """z = s softmax(x), under an inequality that is active and under an equation in A z; and its derivative."""
+    x = torch.tensor([0.5, 2.0], dtype=torch.float64, requires_grad=True)
+    A, s = torch.tensor([[1.0, 0.3], [-0.2, 0.8]], dtype=torch.float64), torch.tensor(total, dtype=torch.float64)
+    expected = s * torch.softmax(x, -1)
+    (slope,) = torch.autograd.grad(expected[0], x)
+    bounded = imp.compile(
+        "layer L(n):\n  given x in R^n, s in R\n  argmin_{z in R^n} sum(z * log(z)) - x^T z subject to sum(z) <= s\n"
+    )
+    turned = imp.compile("""layer L(n):
+      given x in R^n, s in R, A in R^(n, n)
+      argmin_{z in R^n} sum((A z) * log(A z)) - x^T (A z) subject to sum(A z) = s
+    """)
+    for found in (bounded(x, s), A @ turned(x, s, A)):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=0.0)
+        (grad,) = torch.autograd.grad(found[0], x)
+        torch.testing.assert_close(grad, slope, rtol=1e-8, atol=1e-12 * total)

@@ -207,21 +207,30 @@ class Separated:
 
     def kept(self, state: Tensor, last: Known) -> Bordered:
         """∂F at a state for the backward pass, which refines: the `last` one if it was made so near that the square of
-        what it is off vanishes."""
-        if last is not None and bool((peak(state - last[0]) <= SAME * (1 + peak(state))).all()):
-            return last[1]
+        what it is off vanishes, on the same active rows and bounds."""
+        n = self.parts.size
+        if last is not None:
+            near = peak((state - last[0])[:, :n]) <= SAME * peak(state[:, :n])
+            if bool(near.all()) and all(map(torch.equal, self.active(state), self.active(last[0]))):
+                return last[1]
         return self.factor(state)
 
-    def factor(self, state: Tensor) -> Bordered:
-        """∂F at a state."""
+    def active(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows (B, k) and bounds (B, b) that hold with equality at a state."""
         problem, n, k = self.problem, self.parts.size, self.problem.d.shape[-1]
         x, y = state[:, :n], state[:, n : n + k]
-        curvature = problem.entries(x, self.every)[1].clamp(min=LEAST)
         on = self.equal | (y + times(problem.C, x) > problem.d)
         held, live = torch.zeros_like(state[:, n + k :], dtype=torch.bool), len(problem.place)
         if live:
             above = self.slopes[:live] * (x.index_select(1, problem.place) - problem.value)
             held[:, :live] = state[:, n + k : n + k + live] + above > 0
+        return on, held
+
+    def factor(self, state: Tensor) -> Bordered:
+        """∂F at a state."""
+        problem = self.problem
+        curvature = problem.entries(state[:, : self.parts.size], self.every)[1].clamp(min=LEAST)
+        on, held = self.active(state)
         return Bordered.of(curvature, problem.C, self.sense, on, self.place, self.slopes, held)
 
 

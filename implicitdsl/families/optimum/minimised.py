@@ -18,7 +18,7 @@ from implicitdsl.solvers.optimum.cones import Cones
 from implicitdsl.solvers.optimum.convex import Convex, ConvexProblem, Slope
 from implicitdsl.solvers.optimum.lost import reasons
 from implicitdsl.solvers.optimum.quadratic import peak
-from implicitdsl.solvers.optimum.regular import regular
+from implicitdsl.solvers.optimum.regular import equilibrium, regular, scaled
 from implicitdsl.solvers.optimum.smooth import Derivatives, Smooth, SmoothProblem, Values
 from implicitdsl.solvers.optimum.units import Units, linearised_at, optimality, some, units_of
 from implicitdsl.solvers.problem import Inputs, RootProblem
@@ -40,6 +40,11 @@ MEASURED = 8
 TINY, ZERO = 1e-4, 1e-25
 """Points below the first, in units, are looked at in smaller ones; they are zero where that has made them smaller by
 the second."""
+
+ESCAPES, AWAY = 3, 0.1
+"""From saddles and maxima it goes on so often, by such a share of the point."""
+HELD, CURVED = 1e8, 1e-6
+"""Curvature across active constraints, and the least that counts within them, in a matrix with rows of about one."""
 
 SAME, PIVOT = 1e-7, 1e-8
 """A factor serves the backward pass, which refines, where it was made so near, relative to the point, that the square
@@ -90,7 +95,8 @@ class KktSolver(Solver):
         lost = _lost(status) | (status == NOT_FINITE) | ((status == CONVERGED) & (size < TINY) & (size > 0))
         if bool(lost.any()):  # the general method has a line search, and units
             rows = lost.nonzero().squeeze(-1)
-            other = self._minimised(problem, z0[rows], problem.take(a, rows))
+            first = torch.where((status == CONVERGED).unsqueeze(-1), state, z0)[rows]
+            other = self._minimised(problem, first, problem.take(a, rows))
             found = (other.z, other.status, other.iterations, other.residual)
             state, status, iterations, error = (
                 t.index_copy(0, rows, new) for t, new in zip((state, status, iterations, error), found, strict=True)
@@ -110,6 +116,8 @@ class KktSolver(Solver):
             rows = lost.nonzero().squeeze(-1)
             found = self._attempt(problem, problem.take(a, rows), some(smooth, rows), x0[rows], None)
             solved, doubtful, tiny = _put(solved, doubtful, tiny, rows, *found)
+        if not recipe.convex:
+            solved, doubtful, tiny = self._descended(problem, a, smooth, solved, doubtful, tiny)
         size = peak(solved.z[:, :n])
         for _ in range(MEASURED):
             again = doubtful | tiny
@@ -131,6 +139,42 @@ class KktSolver(Solver):
             return solved
         return solved._replace(status=torch.where(doubtful, STALLED, solved.status), whole=None)
 
+    def _descended(
+        self, problem: RootProblem, a: Inputs, smooth: SmoothProblem, solved: Solved, doubtful: Tensor, tiny: Tensor
+    ) -> tuple[Solved, Tensor, Tensor]:
+        """From points where the objective falls within the constraints, as saddles and maxima, on along the steepest
+        of these directions; what does not leave them is STALLED."""
+        n, p, m = self.recipe.sizes
+        for k in range(ESCAPES + 1):
+            down, wrong = self._falls(problem, a, solved)
+            if not bool(wrong.any()):
+                break
+            if k == ESCAPES:
+                return solved._replace(status=torch.where(wrong, STALLED, solved.status), whole=None), doubtful, tiny
+            rows = wrong.nonzero().squeeze(-1)
+            part, x = some(smooth, rows), solved.z[rows, :n]
+            size = peak(x).unsqueeze(-1)
+            x = x + AWAY * torch.where(size > 0, size, 1.0) * down[rows]
+            units = units_of(x, *linearised_at(part, x, p, m), found=True)
+            found = self._attempt(problem, problem.take(a, rows), part, x, units)
+            solved, doubtful, tiny = _put(solved, doubtful, tiny, rows, *found)
+        return solved, doubtful, tiny
+
+    def _falls(self, problem: RootProblem, a: Inputs, solved: Solved) -> tuple[Tensor, Tensor]:
+        """The direction (B, n) of least curvature of the Lagrangian within the active constraints, and where that is
+        negative at a point that counts as converged, (B,): the second-order conditions (Nocedal & Wright §12.5)."""
+        n = self.recipe.sizes[0]
+        J = problem.J(solved.z, a)
+        J = J.expand(len(solved.z), *J.shape[-2:])
+        d = equilibrium(J)
+        J = scaled(J, d)
+        H, A = J[:, :n, :n], J[:, n:, :n]
+        M = H + HELD * A.mT @ A if A.shape[-2] else H
+        values, V = torch.linalg.eigh(M.nan_to_num(0.0, 0.0, 0.0))
+        down = V[..., 0] * d[:, :n]
+        down = down / peak(down).clamp(min=torch.finfo(down.dtype).tiny).unsqueeze(-1)
+        return down, (solved.status == CONVERGED) & (values[:, 0] < -CURVED)
+
     def _attempt(
         self,
         problem: RootProblem,
@@ -141,7 +185,7 @@ class KktSolver(Solver):
         start: tuple[Values, Derivatives] | None = None,
     ) -> tuple[Solved, Tensor, Tensor]:
         """In these units; what is converged but doubtful, (B,); and where the point is so small in them, but not zero,
-        that they may be the wrong ones: where none was found, or a logarithm tells the smallest points apart."""
+        that they may be the wrong ones."""
         n, p, _ = self.recipe.sizes
         if units is None:
             found, doubtful = self._found(problem, a, smooth, x0, start)
@@ -155,8 +199,7 @@ class KktSolver(Solver):
     def _tiny(self, found: Solved) -> Tensor:
         size = peak(found.z[:, : self.recipe.sizes[0]])
         tiny = (size < TINY) & (size > 0)
-        here = _lost(found.status)
-        return tiny & (here | (found.status == CONVERGED) if "domain" in self.recipe.program else here)
+        return tiny & (_lost(found.status) | (found.status == CONVERGED))
 
     def _found(
         self,
@@ -175,7 +218,10 @@ class KktSolver(Solver):
         def step(state: Tensor, F: Tensor) -> Tensor:
             nonlocal known
             J = found.last[1] if found.last is not None and state is first else problem.J(state, a)
-            known = state, regular(J, n, p)[0] if p + m else factorise(J)
+            if p + m:
+                d = equilibrium(J)
+                return d * regular(scaled(J, d), n, p)[0].solve(d * F)
+            known = state, factorise(J)
             return known[1].solve(F)
 
         F = None if found.last is None else found.last[0]
@@ -201,7 +247,7 @@ class KktSolver(Solver):
             status = status.index_copy(0, rows, reasons(cones, x0[rows], rows, status[rows], Convex()))
         solved = Solved(state, status, found.iterations, error, found.iterations)
         unsure = unsure & (status == CONVERGED)
-        if known is None or p + m or not solved.all_converged():
+        if known is None or not solved.all_converged():
             return solved, unsure
         return solved._replace(whole=solved.status, factor=_serving(state, *known)), unsure
 

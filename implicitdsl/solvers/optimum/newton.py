@@ -108,8 +108,9 @@ def _direction(g: Tensor, H: Tensor, open_: Array) -> Tensor:
     if bad.any():
         where = torch.from_numpy(bad).to(H.device)
         values, V = torch.linalg.eigh(H[where].nan_to_num(0.0, 0.0, 0.0))
-        size = values.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(H.dtype).tiny)
-        up = (V.mT @ g[where].unsqueeze(-1)).squeeze(-1) / torch.maximum(values.abs(), LEAST * size)
+        size, slope = values.abs().amax(-1, keepdim=True), g[where].norm(dim=-1, keepdim=True)
+        size = torch.where(size > 0, torch.maximum(values.abs(), LEAST * size), slope.clamp(min=1e-290))  # a step of 1
+        up = (V.mT @ g[where].unsqueeze(-1)).squeeze(-1) / size
         p[where] = (V @ up.unsqueeze(-1)).squeeze(-1)
     return p
 

@@ -9,6 +9,24 @@ from ..factor import Factor, decompose
 
 SHIFT = 1e-9
 """What is added to a singular Jacobian's diagonal, relative to the row."""
+ROUNDS = 3
+"""Of equilibration."""
+
+
+def equilibrium(J: Tensor) -> Tensor:
+    """d (B, N), powers of two, with which the rows and columns of diag(d) J diag(d) are about one at most: an entropy's
+    curvature of 1e8 beside a row of ones is no sign of a singular matrix. Ruiz (2001); cost N² a round."""
+    size = torch.maximum(J.abs(), J.mT.abs()).nan_to_num(0.0, 1.0)
+    d = torch.ones_like(J[..., 0])
+    for _ in range(ROUNDS):
+        most = (size * d.unsqueeze(-2)).amax(-1) * d
+        d = torch.where(most > 0, d * most.clamp(1e-200, 1e200).rsqrt(), d)
+    return torch.exp2(torch.log2(d).round())
+
+
+def scaled(J: Tensor, d: Tensor) -> Tensor:
+    """diag(d) J diag(d)."""
+    return J * d.unsqueeze(-1) * d.unsqueeze(-2)
 
 
 def regular(J: Tensor, unknowns: int, equations: int) -> tuple[Factor, Tensor]:

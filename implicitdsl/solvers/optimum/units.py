@@ -67,8 +67,8 @@ def units_of(z: Tensor, at: Values, D: Derivatives, *, found: bool = False) -> U
     slope vanishes and to where the constraints hold with equality, ‖∇f‖ / ‖∇²f‖ and ‖h‖ / ‖∇h‖, or ‖z‖ if that is
     more; objective and constraints are measured by what they change over it. `found`: z itself is the size.
 
-    Powers of two, so that nothing is rounded; one where nothing tells a size; None where all are near one. D.H is the
-    objective's own.
+    Powers of two, so that nothing is rounded; one where nothing tells a size, and for samples of which all are near
+    one, whatever others need; None where that is every sample. D.H is the objective's own.
     """
     if not z.numel():
         return None
@@ -87,9 +87,10 @@ def units_of(z: Tensor, at: Values, D: Derivatives, *, found: bool = False) -> U
     cost = _power(np.fmax(slope * point, bend * point * point))
     rows = _power(np.fmax(h, steep * point))
     every = np.concatenate([point, cost, rows], -1)
-    if every.min() >= 1 / NEAR and every.max() <= NEAR:
+    near = ((every >= 1 / NEAR) & (every <= NEAR)).all(-1, keepdims=True)
+    if near.all():
         return None
-    return Units(*(torch.from_numpy(t).to(z) for t in (point, cost, rows)))
+    return Units(*(torch.from_numpy(np.where(near, 1.0, t)).to(z) for t in (point, cost, rows)))
 
 
 def _whole(D: Derivatives) -> tuple[Tensor, Tensor]:
