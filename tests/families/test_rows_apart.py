@@ -114,3 +114,30 @@ def test_a_long_minimiser_is_no_ray() -> None:
     sol = layer.solve(Q, q, G, torch.ones(2, 2, dtype=D))
     assert sol.report.converged.all()
     torch.testing.assert_close(sol.value[0][0], q.new_tensor([-1e8, -2e8]), rtol=1e-9, atol=0.0)
+
+
+@pytest.mark.parametrize(
+    "objective, far",
+    [("q^T z", "row"), ("||z + q||^2", "row"), ("||z + q||", "row"), ("||z + q||^2", "ball"), ("||z + q||", "ball")],
+)
+def test_a_cone_program_with_a_large_number_for_no_bound(objective: str, far: str) -> None:
+    """Of a row, or as the radius of a ball: the same solution and derivatives as with a smaller one, that is idle too;
+    beside a sample where it binds, after all."""
+    layer = imp.compile(f"""layer L(n, m):
+      given q in R^n, G in R^(m, n), h in R^m, r in R
+      argmin_{{z in R^n}} {objective} subject to G z <= h, ||z - q|| <= r
+    """)
+    q, G = torch.tensor([0.3, -1.0, 0.5], dtype=D), torch.tensor([[1.0, 1, 0], [-0.5, 0.2, 1], [1, 0, -1]], dtype=D)
+    h = torch.tensor([-0.2, 0.1, 1.0], dtype=D)
+
+    def solved(number: float) -> tuple[Tensor, Tensor]:
+        p = q.clone().requires_grad_()
+        row, r = torch.cat([h[:2], h.new_tensor([number if far == "row" else 1.0])]), 2.0 if far == "row" else number
+        sol = layer.solve(torch.stack([p, p]), G, torch.stack([row, h]), q.new_tensor([r, 2.0]))
+        assert sol.report.converged.all()
+        return sol.value.detach(), torch.autograd.grad(sol.value[0].sum(), p)[0]
+
+    expected = solved(1e2)
+    for number in (1e5, 1e7, 1e9, 1e12, 1e16, 1e20):
+        for one, other in zip(solved(number), expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)

@@ -16,6 +16,7 @@ from ...ground.outcomes import Outcome
 from ..factor import Factor, factorise
 from ..host import Array, array, chosen, lengths
 from .cones import Cones
+from .idle import NEARER, binding, drawn
 from .minty import Minty
 from .nesterov_todd import NesterovTodd
 from .quadratic import peak, plus, times, times_transposed
@@ -143,6 +144,26 @@ class Conic:
         """The optimum of every sample."""
         tol = 1e-9 if self.tol is None else self.tol
         problem = Cone(*(t.detach() for t in problem))
+        times, nearer = NEARER, drawn(cones, problem.A, problem.b, NEARER)
+        if nearer is None:
+            return self._in_units(problem, cones, rows, tol)
+        found, left = None, torch.arange(rows, device=problem.q.device)
+        while True:  # a bound that is nearer and does not bind is as good as the one that is meant
+            part = _some(problem, left, rows)
+            nearer = drawn(cones, part.A, part.b, times)
+            near = part if nearer is None else part._replace(b=nearer.b)
+            again = self._in_units(near, cones, len(left), tol)
+            lost = torch.zeros_like(again.status, dtype=torch.bool)
+            if nearer is not None:
+                by = nearer.by.expand_as(again.w)
+                lost = (by > 0).any(-1) & (binding(cones, again.w, by) | (again.status != int(Outcome.CONVERGED)))
+                again = again._replace(w=again.w + by)
+            found = again if found is None else _with_rows(found, left, again)
+            left, times = left[lost], times * NEARER
+            if not len(left):
+                return found
+
+    def _in_units(self, problem: Cone, cones: Cones, rows: int, tol: float) -> ConeSolution:
         sizes = sizes_of(*problem)
         if sizes is None:
             return self._solved(problem, cones, rows, tol)
@@ -203,6 +224,19 @@ class Conic:
         status = torch.where((status == int(Outcome.CONVERGED)) & ~met, int(Outcome.STALLED), status)
         residual = torch.from_numpy(error).to(q)
         return ConeSolution(state[:, :n], state[:, n:], status, iterations, residual, None, singular)
+
+
+def _some(problem: Cone, index: Tensor, rows: int) -> Cone:
+    """Some samples."""
+    return Cone(*(t if t.ndim == r or rows == 1 else t[index] for t, r in zip(problem, RANKS, strict=True)))
+
+
+def _with_rows(whole: ConeSolution, rows: Tensor, found: ConeSolution) -> ConeSolution:
+    """With what was found of these samples in their place."""
+    x, w, status, iterations, residual = (
+        t.index_copy(0, rows, new) for t, new in zip(whole[:5], found[:5], strict=True)
+    )
+    return ConeSolution(x, w, status, iterations, residual, None, whole.singular or found.singular)
 
 
 def _as_given(problem: Cone, cones: Cones, found: ConeSolution, sizes: Sizes) -> ConeSolution:
