@@ -18,7 +18,7 @@ from ..solvers.named import digest, name, named
 from ..solvers.optimum.dual import Kept, dual_of
 from ..solvers.optimum.polish import direct
 from ..solvers.optimum.quadratic import Optimum, Quadratic, times, times_transposed
-from ..solvers.optimum.reduced import Reduced, reduce, units_of
+from ..solvers.optimum.reduced import Reduced, reduce, row_units
 from ..solvers.verdict import CONVERGED, Solved
 from .constant import constant_factor
 from .failure import Failures, report_unsolved
@@ -307,7 +307,7 @@ def _linear(
     eye = torch.eye(n, dtype=f.dtype, device=f.device)
     corner = (torch.zeros_like(eye) if P is None else P).expand(rows, n, n)
     corner = torch.where(good[:, None, None], corner, eye)
-    units = units_of(C.detach()) * on
+    units = row_units(C.detach()) * on
     side = C.expand(rows, m, n) * units.unsqueeze(-1)
     K = torch.cat([torch.cat([corner, side.mT], -1), torch.cat([side, torch.diag_embed(on - 1)], -1)], -2)
     b = torch.cat([f, g * units], -1)

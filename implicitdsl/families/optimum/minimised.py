@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,6 +78,22 @@ class SmoothRecipe:
     near: Program | None = None
 
 
+class _Attempt(NamedTuple):
+    """What was found; what of it is converged but `doubtful`, (B,); and where the point is so small in the units it was
+    found in, but not zero, that they may be the wrong ones."""
+
+    solved: Solved
+    doubtful: Tensor
+    tiny: Tensor
+
+    def with_rows(self, rows: Tensor, found: _Attempt) -> _Attempt:
+        """With these samples solved once more."""
+        old, new = ((t.solved.z, t.solved.status, t.solved.residual, t.doubtful, t.tiny) for t in (self, found))
+        z, status, error, doubtful, tiny = (t.index_copy(0, rows, v) for t, v in zip(old, new, strict=True))
+        count = self.solved.iterations.index_add(0, rows, found.solved.iterations)
+        return _Attempt(Solved(z, status, count, error, count), doubtful, tiny)
+
+
 @dataclass(frozen=True)
 class KktSolver(Solver):
     """Minimises, then takes Newton steps on the optimality conditions as long as they help: exact to rounding."""
@@ -110,24 +126,22 @@ class KktSolver(Solver):
         x0 = within(program, z0[:, :n], a)
         start = linearised_at(smooth, x0, p, m)
         units = units_of(x0, *start)
-        solved, doubtful, tiny = self._attempt(problem, a, smooth, x0, units, start)
-        lost = _lost(solved.status)
+        best = self._attempt(problem, a, smooth, x0, units, start)
+        lost = _lost(best.solved.status)
         if units is not None and bool(lost.any()):  # as where the start is a place that tells nothing
             rows = lost.nonzero().squeeze(-1)
             found = self._attempt(problem, problem.take(a, rows), some(smooth, rows), x0[rows], None)
-            solved, doubtful, tiny = _put(solved, doubtful, tiny, rows, *found)
+            best = best.with_rows(rows, found)
         if not recipe.convex:
-            solved, doubtful, tiny = self._descended(problem, a, smooth, solved, doubtful, tiny)
-        size = peak(solved.z[:, :n])
+            best = self._descended(problem, a, smooth, best)
+        size = peak(best.solved.z[:, :n])
         for _ in range(MEASURED):
-            again = doubtful | tiny
+            again = best.doubtful | best.tiny
             if not bool(again.any()):
                 break
             rows = again.nonzero().squeeze(-1)
-            part, x = some(smooth, rows), solved.z[rows, :n]
-            units = units_of(x, *linearised_at(part, x, p, m), found=True)
-            found = self._attempt(problem, problem.take(a, rows), part, x, units)
-            solved, doubtful, tiny = _put(solved, doubtful, tiny, rows, *found)
+            best = self._again(problem, a, smooth, best, rows, best.solved.z[rows, :n])
+        solved, doubtful = best.solved, best.doubtful
         zero = (doubtful | _lost(solved.status)) & (peak(solved.z[:, :n]) <= ZERO * size) & (solved.residual <= MET)
         if bool(zero.any()):
             solved = solved._replace(status=torch.where(zero, CONVERGED, solved.status), whole=None)
@@ -139,26 +153,30 @@ class KktSolver(Solver):
             return solved
         return solved._replace(status=torch.where(doubtful, STALLED, solved.status), whole=None)
 
-    def _descended(
-        self, problem: RootProblem, a: Inputs, smooth: SmoothProblem, solved: Solved, doubtful: Tensor, tiny: Tensor
-    ) -> tuple[Solved, Tensor, Tensor]:
+    def _descended(self, problem: RootProblem, a: Inputs, smooth: SmoothProblem, best: _Attempt) -> _Attempt:
         """From points where the objective falls within the constraints, as saddles and maxima, on along the steepest
         of these directions; what does not leave them is STALLED."""
-        n, p, m = self.recipe.sizes
-        for k in range(ESCAPES + 1):
-            down, wrong = self._falls(problem, a, solved)
+        down, wrong = self._falls(problem, a, best.solved)
+        for _ in range(ESCAPES):
             if not bool(wrong.any()):
-                break
-            if k == ESCAPES:
-                return solved._replace(status=torch.where(wrong, STALLED, solved.status), whole=None), doubtful, tiny
+                return best
             rows = wrong.nonzero().squeeze(-1)
-            part, x = some(smooth, rows), solved.z[rows, :n]
+            x = best.solved.z[rows, : self.recipe.sizes[0]]
             size = peak(x).unsqueeze(-1)
             x = x + AWAY * torch.where(size > 0, size, 1.0) * down[rows]
-            units = units_of(x, *linearised_at(part, x, p, m), found=True)
-            found = self._attempt(problem, problem.take(a, rows), part, x, units)
-            solved, doubtful, tiny = _put(solved, doubtful, tiny, rows, *found)
-        return solved, doubtful, tiny
+            best = self._again(problem, a, smooth, best, rows, x)
+            down, wrong = self._falls(problem, a, best.solved)
+        status = torch.where(wrong, STALLED, best.solved.status)
+        return best._replace(solved=best.solved._replace(status=status, whole=None))
+
+    def _again(
+        self, problem: RootProblem, a: Inputs, smooth: SmoothProblem, best: _Attempt, rows: Tensor, x: Tensor
+    ) -> _Attempt:
+        """With some samples solved once more, from x, in its units."""
+        _, p, m = self.recipe.sizes
+        part = some(smooth, rows)
+        units = units_of(x, *linearised_at(part, x, p, m), found=True)
+        return best.with_rows(rows, self._attempt(problem, problem.take(a, rows), part, x, units))
 
     def _falls(self, problem: RootProblem, a: Inputs, solved: Solved) -> tuple[Tensor, Tensor]:
         """The direction (B, n) of least curvature of the Lagrangian within the active constraints, and where that is
@@ -183,18 +201,17 @@ class KktSolver(Solver):
         x0: Tensor,
         units: Units | None,
         start: tuple[Values, Derivatives] | None = None,
-    ) -> tuple[Solved, Tensor, Tensor]:
-        """In these units; what is converged but doubtful, (B,); and where the point is so small in them, but not zero,
-        that they may be the wrong ones."""
+    ) -> _Attempt:
+        """In these units."""
         n, p, _ = self.recipe.sizes
         if units is None:
             found, doubtful = self._found(problem, a, smooth, x0, start)
-            return found, doubtful, self._tiny(found)
+            return _Attempt(found, doubtful, self._tiny(found))
         measured, every = units.problem(smooth, p), torch.arange(len(x0), device=x0.device)
         found, doubtful = self._found(optimality(measured, n, p), (every,), measured, x0 / units.point)
         state = units.plain(found.z)
-        tiny = self._tiny(found)
-        return found._replace(z=state, residual=norm(problem.F(state, a)), factor=None), doubtful, tiny
+        plain = found._replace(z=state, residual=norm(problem.F(state, a)), factor=None)
+        return _Attempt(plain, doubtful, self._tiny(found))
 
     def _tiny(self, found: Solved) -> Tensor:
         size = peak(found.z[:, : self.recipe.sizes[0]])
@@ -306,18 +323,6 @@ def smooth_problem(recipe: SmoothRecipe, problem: RootProblem, z0: Tensor, a: In
 def _lost(status: Tensor) -> Tensor:
     """Where nothing was found, for no reason that is known."""
     return (status == STALLED) | (status == MAX_ITERATIONS)
-
-
-def _put(
-    whole: Solved, doubtful: Tensor, tiny: Tensor, rows: Tensor, found: Solved, unsure: Tensor, small: Tensor
-) -> tuple[Solved, Tensor, Tensor]:
-    """With these samples solved once more."""
-    old = (whole.z, whole.status, whole.residual)
-    new = (found.z, found.status, found.residual)
-    z, status, error = (t.index_copy(0, rows, v) for t, v in zip(old, new, strict=True))
-    count = whole.iterations.index_add(0, rows, found.iterations)
-    solved = Solved(z, status, count, error, count)
-    return solved, doubtful.index_copy(0, rows, unsure), tiny.index_copy(0, rows, small)
 
 
 def _joined(f: Tensor, e: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:

@@ -144,24 +144,24 @@ class Conic:
         """The optimum of every sample."""
         tol = 1e-9 if self.tol is None else self.tol
         problem = Cone(*(t.detach() for t in problem))
-        times, nearer = NEARER, drawn(cones, problem.A, problem.b, NEARER)
+        nearer = drawn(cones, problem.A, problem.b, NEARER)
         if nearer is None:
             return self._in_units(problem, cones, rows, tol)
-        found, left = None, torch.arange(rows, device=problem.q.device)
-        while True:  # a bound that is nearer and does not bind is as good as the one that is meant
-            part = _some(problem, left, rows)
-            nearer = drawn(cones, part.A, part.b, times)
-            near = part if nearer is None else part._replace(b=nearer.b)
-            again = self._in_units(near, cones, len(left), tol)
-            lost = torch.zeros_like(again.status, dtype=torch.bool)
-            if nearer is not None:
-                by = nearer.by.expand_as(again.w)
-                lost = (by > 0).any(-1) & (binding(cones, again.w, by) | (again.status != int(Outcome.CONVERGED)))
-                again = again._replace(w=again.w + by)
+        found, times = None, NEARER
+        part, left = problem, torch.arange(rows, device=problem.q.device)
+        while nearer is not None:  # a bound that is nearer and does not bind is as good as the one that is meant
+            again = self._in_units(part._replace(b=nearer.b), cones, len(left), tol)
+            by = nearer.by.expand_as(again.w)
+            lost = (by > 0).any(-1) & (binding(cones, again.w, by) | (again.status != int(Outcome.CONVERGED)))
+            again = again._replace(w=again.w + by)
             found = again if found is None else _with_rows(found, left, again)
             left, times = left[lost], times * NEARER
             if not len(left):
                 return found
+            part = _some(problem, left, rows)
+            nearer = drawn(cones, part.A, part.b, times)
+        assert found is not None
+        return _with_rows(found, left, self._in_units(part, cones, len(left), tol))
 
     def _in_units(self, problem: Cone, cones: Cones, rows: int, tol: float) -> ConeSolution:
         sizes = sizes_of(*problem)
@@ -191,7 +191,7 @@ class Conic:
             status = torch.full_like(iterations, int(Outcome.CONVERGED))
             return ConeSolution(state[:, :n], state[:, n:], status, iterations, residual, factor, singular)
         left = torch.from_numpy(~good).to(x.device)
-        rest = Cone(*(t if t.ndim == r or rows == 1 else t[left] for t, r in zip(problem, RANKS, strict=True)))
+        rest = _some(problem, left, rows)
         again = self._batched(solvers[1:], rest, cones, int(left.sum()), tol)
         state = state.index_put((left,), torch.cat([again.x, again.w], -1))
         status = torch.full_like(iterations, int(Outcome.CONVERGED)).index_put((left,), again.status)
@@ -227,7 +227,7 @@ class Conic:
 
 
 def _some(problem: Cone, index: Tensor, rows: int) -> Cone:
-    """Some samples."""
+    """The samples at `index` (or where a mask is true)."""
     return Cone(*(t if t.ndim == r or rows == 1 else t[index] for t, r in zip(problem, RANKS, strict=True)))
 
 

@@ -22,12 +22,6 @@ class Drawn(NamedTuple):
     by: Tensor
 
 
-def distances(A: Tensor, b: Tensor) -> Tensor:
-    """|bᵢ| / ‖Aᵢ‖ (B, m) or (m,), zero where a row says nothing."""
-    far = b.abs() / torch.linalg.vector_norm(A, dim=-1)
-    return torch.where(far.isfinite(), far, 0.0)
-
-
 def heads(cones: Cones) -> Tensor:
     """The entries that only bound others: numbers, and the first of second-order cones."""
     at = torch.arange(cones.zero, cones.zero + cones.nonneg)
@@ -39,10 +33,11 @@ def drawn(cones: Cones, A: Tensor, b: Tensor, times: float) -> Drawn | None:
     place = heads(cones).to(b.device)
     if not len(place):
         return None
-    far = distances(A, b)
+    norm = torch.linalg.vector_norm(A, dim=-1)
+    far = (b.abs() / norm).nan_to_num(0, 0, 0)  # how far away a row is; zero where it says nothing
     if cones.second:  # the first row may be constant: then the others say in which unit it is
         first = cones.zero + cones.nonneg
-        scale = torch.linalg.vector_norm(A, dim=-1)[..., first : first + sum(cones.second)]
+        scale = norm[..., first : first + sum(cones.second)]
         unit = cones.pad(scale.unsqueeze(0) if scale.ndim == 1 else scale).amax(-1)
         at = place[cones.nonneg :]
         own = (b[..., at].abs() / (unit.squeeze(0) if scale.ndim == 1 else unit)).nan_to_num(0, 0, 0)

@@ -79,7 +79,7 @@ class Reduced(NamedTuple):
 def reduce(problem: Quadratic, active: Tensor | None) -> Reduced:
     """Factor the KKT matrix of the rows where `active` (B, m) is true; None: of all rows."""
     C, index, valid = gathered(problem.C, active)
-    units = units_of(C)
+    units = row_units(C)
     C = C * units.unsqueeze(-1)
     P, n = problem.P, problem.q.shape[-1]
     rho = _weight(P, C)
@@ -107,7 +107,7 @@ def reduce(problem: Quadratic, active: Tensor | None) -> Reduced:
     return Reduced(problem, L, Y, F, C, units, rho, index, valid, singular)
 
 
-def units_of(C: Tensor) -> Tensor:
+def row_units(C: Tensor) -> Tensor:
     """The power of two, so that nothing is rounded, by which the norm of each row is about one; 1 for zeros."""
     norm = C.norm(dim=-1)
     return torch.where((norm > 0) & norm.isfinite(), torch.exp2(-torch.log2(norm).round()), 1.0)
